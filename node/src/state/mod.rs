@@ -1,0 +1,57 @@
+//! What the cluster agrees on, and how each committed command changes it. Pure and
+//! deterministic: the same commands in the same order give the same state on every node.
+//!
+//! ```text
+//! machine      which packs count; hands each command to
+//! ├ nodes      lives (node, epoch) and which are up
+//! ├ routes     filter → lives with clean subscribers
+//! ├ ownership  claims, releases, wills, expiry ──► sessions ──► session ──► queue
+//! ├ subscribe  subscriptions of persistent sessions ──► subscribers, shared
+//! ├ publish    who queues a logged message, whom to wake
+//! └ retained   one message per topic
+//! query        what the nodes ask under a reader's lock
+//! codec        packs as bytes;  snapshot: the state as bytes;  cow: how it is frozen
+//! ```
+//!
+//! `sessions` (with `queue` and `subscribers`) and `routes` know nothing of each other; only
+//! `publish` and `query` see both.
+
+mod codec;
+mod command;
+mod cow;
+pub mod limits;
+mod machine;
+mod nodes;
+mod ownership;
+mod publish;
+mod query;
+mod queue;
+mod retained;
+mod routes;
+mod session;
+mod sessions;
+mod shared;
+mod snapshot;
+mod subscribe;
+mod subscribers;
+#[cfg(test)]
+mod tests;
+
+pub use codec::PackError;
+pub use command::*;
+pub use machine::State;
+pub use nodes::NodeStatus;
+pub use query::{ClientInfo, Counts, Due, PublishMatch, SharedMatch, SweepCursor};
+pub use queue::StoredPage;
+pub use snapshot::Frozen;
+
+/// A node's identity: 64 random bits written to its disk at its first start.
+pub type NodeId = u64;
+/// Counts a node's starts; a higher one is a newer life of the same node.
+pub type Epoch = u64;
+/// Position in the replicated log.
+pub type LogIndex = u64;
+/// One life of a client id's ownership; grows with every claim in the cluster.
+pub type Incarnation = u64;
+/// Position in a persistent session's queue of deliveries at QoS 1 and 2.
+pub type QueueSeq = u64;

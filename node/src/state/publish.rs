@@ -1,0 +1,155 @@
+//! Publishes that go through the log: who queues them, and who has to be told.
+
+use std::sync::Arc;
+
+use super::machine::State;
+use super::queue::{Entry, Extra};
+use super::shared::Group;
+use super::{Effect, Incarnation, NodeId, Outcome};
+use crate::mqtt::{Message, QoS};
+
+/// Whom a shared subscription's turn falls on.
+enum Pick {
+    /// A persistent member queues the message.
+    Queue { client: Arc<str>, qos: QoS, retain: bool, id: u32 },
+    /// A node whose members take it without the log.
+    Node(NodeId),
+}
+
+impl State {
+    /// `Command::Publish`.
+    pub(super) fn logged_publish(
+        &mut self,
+        message: &Arc<Message>,
+        exactly_once: Option<(Incarnation, u16)>,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        if let Some((incarnation, packet_id)) = exactly_once {
+            let Some(session) = self.sessions.current_mut(&message.publisher, incarnation) else {
+                return Outcome::Stale;
+            };
+            if !session.received.insert(packet_id) {
+                return Outcome::Published { matched: 0, duplicate: true };
+            }
+        }
+        let matched = self.publish(message, effects);
+        Outcome::Published { matched, duplicate: false }
+    }
+
+    /// Stores the message if retained, queues it for every persistent session it reaches, and
+    /// has the nodes deliver it to all others. Returns the number of sessions that queued it.
+    pub(super) fn publish(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
+        if message.retain {
+            self.retained.set(message);
+        }
+        effects.push(Effect::Deliver { message: Arc::clone(message) });
+        let mut matched = 0;
+        if message.qos > QoS::AtMostOnce {
+            matched += self.queue_for_subscribers(message, effects);
+        }
+        let mut groups = Vec::new();
+        self.shared.matches(&message.topic, |group| groups.push(Arc::clone(&group.full)));
+        for group in groups {
+            matched += u32::from(self.deliver_to_group(&group, message, effects));
+        }
+        matched
+    }
+
+    fn queue_for_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
+        let Self { subscribers, sessions, nodes, clock_ms, .. } = self;
+        let mut matched = 0;
+        for hit in subscribers.hits(&message.topic, &message.publisher) {
+            let qos = hit.qos.min(message.qos);
+            if qos == QoS::AtMostOnce {
+                continue;
+            }
+            let Some(session) = sessions.session_mut(hit.client) else { continue };
+            let retain = message.retain && hit.retain_as_published;
+            let extra = Extra { ids: hit.ids, group: None };
+            session.queue.push(Entry::new(Arc::clone(message), qos, retain, extra), *clock_ms);
+            matched += 1;
+            if let Some((node, epoch)) = session.owner.and_then(|o| nodes.up(o))
+                && session.queue.reserve(session.span(), *clock_ms)
+            {
+                let incarnation = session.incarnation;
+                effects.push(Effect::Wake { client: Arc::clone(hit.client), node, epoch, incarnation });
+            }
+        }
+        matched
+    }
+
+    /// Reserves what may be sent now, and wakes the owner if that is more than before.
+    pub(super) fn wake(&mut self, client: &str, effects: &mut Vec<Effect>) {
+        let Self { sessions, nodes, clock_ms, .. } = self;
+        let Some(session) = sessions.session_mut(client) else { return };
+        let Some((node, epoch)) = session.owner.and_then(|o| nodes.up(o)) else { return };
+        if session.queue.reserve(session.span(), *clock_ms) {
+            let incarnation = session.incarnation;
+            if let Some(client) = sessions.key(client) {
+                effects.push(Effect::Wake { client: Arc::clone(client), node, epoch, incarnation });
+            }
+        }
+    }
+
+    /// Gives the message to one member of the group. True if a session queued it.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        full: &Arc<str>,
+        message: &Arc<Message>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some((pick, slots, slot)) = self.pick(full, message) else { return false };
+        self.shared.set_turn(full, (slot + 1) % slots);
+        match pick {
+            Pick::Node(node) => {
+                let (filter, message) = (full.as_ref().into(), Arc::clone(message));
+                effects.push(Effect::DeliverShared { node, filter, message });
+                false
+            }
+            Pick::Queue { client, qos, retain, id } => {
+                let ids = std::iter::once(id).filter(|id| *id != 0).collect();
+                let extra = Extra { ids, group: Some(Arc::clone(full)) };
+                let entry = Entry::new(Arc::clone(message), qos, retain, extra);
+                let Some(session) = self.sessions.session_mut(&client) else { return false };
+                session.queue.push(entry, self.clock_ms);
+                self.wake(&client, effects);
+                true
+            }
+        }
+    }
+
+    /// Whoever is online and next in turn; if nobody is online, the persistent member that is
+    /// next. With the number of slots, and the slot picked.
+    fn pick(&self, full: &str, message: &Message) -> Option<(Pick, usize, usize)> {
+        let group = self.shared.get(full)?;
+        let slots = group.members.len() + group.nodes.len();
+        let turn = self.shared.turn(full);
+        let mut offline = None;
+        for slot in (0..slots).map(|i| (turn + i) % slots) {
+            match self.candidate(group, slot, message) {
+                Some((pick, true)) => return Some((pick, slots, slot)),
+                Some((pick, false)) if offline.is_none() => offline = Some((pick, slots, slot)),
+                _ => {}
+            }
+        }
+        offline
+    }
+
+    /// Who takes the message at this slot, and whether it is online. `None`: nobody.
+    fn candidate(&self, group: &Group, slot: usize, message: &Message) -> Option<(Pick, bool)> {
+        let Some((client, sub)) = group.members.get(slot) else {
+            let life = *group.nodes.get(slot - group.members.len())?;
+            return self.nodes.up(life).map(|(node, _)| (Pick::Node(node), true));
+        };
+        let owner = self.sessions.session(client)?.owner.and_then(|o| self.nodes.up(o));
+        match sub.options.qos.min(message.qos) {
+            // Without a place in the queue, it takes an owner to deliver it.
+            QoS::AtMostOnce => owner.map(|(node, _)| (Pick::Node(node), true)),
+            qos => {
+                let retain = message.retain && sub.options.retain_as_published;
+                let pick = Pick::Queue { client: Arc::clone(client), qos, retain, id: sub.id };
+                Some((pick, owner.is_some()))
+            }
+        }
+    }
+}

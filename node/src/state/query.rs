@@ -1,0 +1,383 @@
+//! What any node may ask of the state, under a reader's lock.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::cow::CowMap;
+use super::limits::{DUE_VISITS_MAX, ONLINE_PROBE_MAX};
+use super::machine::State;
+use super::nodes::{LifeId, NodeStatus};
+use super::queue::StoredPage;
+use super::session::NEVER;
+use super::sessions::Claimed;
+use super::shared::Group;
+use super::{Epoch, Incarnation, NodeId, NodeInfo, QueueSeq, Subscription};
+use crate::mqtt::{Message, QoS};
+
+/// Who has to take part in a publish. Reusable: [`State::match_publish`] clears it first.
+#[derive(Clone, Debug, Default)]
+pub struct PublishMatch {
+    /// A persistent session or the persistent member of a shared group wants it at QoS 1 or 2:
+    /// it must go through the log, and the rest is left empty.
+    pub must_log: bool,
+    /// Live nodes with a clean subscriber or an online persistent one at QoS 0, the asking
+    /// node included, each once. May name nodes that turn out to have none.
+    pub nodes: SmallVec<[NodeId; 8]>,
+    /// The shared groups: exactly one of the nodes of each gets it.
+    pub shared: SmallVec<[SharedMatch; 2]>,
+}
+
+/// A shared group without a persistent member that would queue the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedMatch {
+    /// The whole filter, `$share/group/…`.
+    pub filter: Arc<str>,
+    /// Live nodes with an online member, each once.
+    pub nodes: SmallVec<[NodeId; 8]>,
+}
+
+/// What a [`super::Command::Sweep`] should name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    pub clients: Vec<Arc<str>>,
+    pub routes: Vec<Box<str>>,
+}
+
+impl Due {
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.routes.is_empty()
+    }
+}
+
+/// How far the search for leftovers of ended lives has come; the default starts anywhere.
+#[derive(Clone, Debug, Default)]
+pub struct SweepCursor {
+    claims: usize,
+    routes: usize,
+}
+
+/// A client id with all that an operator may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    pub client: Arc<str>,
+    pub incarnation: Incarnation,
+    /// Where it is connected, if it is.
+    pub owner: Option<(NodeId, Epoch)>,
+    pub persistent: bool,
+    /// Session Expiry Interval, seconds; `u32::MAX`: never.
+    pub expiry_s: u32,
+    /// Clock at which the disconnected session ends; `None`: connected, or never.
+    pub expires_at_ms: Option<u64>,
+    /// Of persistent sessions; those of clean ones are known to their node only.
+    pub subscriptions: usize,
+    /// Incomplete deliveries, those in flight included.
+    pub queued: usize,
+    pub queued_bytes: usize,
+    /// Messages lost to the queue's limits.
+    pub dropped: u64,
+}
+
+/// Sizes of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Client ids with an owner or a session.
+    pub claims: usize,
+    pub persistent_sessions: usize,
+    pub retained_messages: usize,
+    pub retained_bytes: usize,
+    /// Filters with a clean subscriber anywhere.
+    pub routes: usize,
+}
+
+impl State {
+    /// The replicated clock, milliseconds.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// Nodes that are up, by id.
+    pub fn live_nodes(&self) -> impl Iterator<Item = (NodeId, Epoch, &NodeInfo)> {
+        self.nodes.live()
+    }
+
+    /// Whether this life of the node is up.
+    pub fn is_live(&self, node: NodeId, epoch: Epoch) -> bool {
+        self.nodes.status(node).is_some_and(|s| s.up && s.epoch == epoch)
+    }
+
+    pub fn node(&self, node: NodeId) -> Option<NodeStatus> {
+        self.nodes.status(node)
+    }
+
+    /// Every node that ever was up, by id.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        self.nodes.statuses().collect()
+    }
+
+    /// Client ids the node owns.
+    pub fn claims_of(&self, node: NodeId) -> usize {
+        self.nodes.claims_of(node)
+    }
+
+    /// The live owner of a client id.
+    pub fn owner(&self, client: &str) -> Option<(NodeId, Epoch, Incarnation)> {
+        let claimed = self.sessions.get(client)?;
+        let (node, epoch) = self.nodes.up(claimed.owner()?)?;
+        Some((node, epoch, claimed.incarnation()))
+    }
+
+    /// A claimed client id as the state holds it, for sharing instead of keeping a copy.
+    pub fn client_id(&self, client: &str) -> Option<&Arc<str>> {
+        self.sessions.key(client)
+    }
+
+    /// Up to `max` deliveries of a persistent session from position `from` on, only what is
+    /// reserved for sending. Empty if the incarnation is not the present one.
+    pub fn stored(&self, client: &str, incarnation: Incarnation, from: QueueSeq, max: usize) -> StoredPage {
+        match self.sessions.session(client).filter(|s| s.incarnation == incarnation) {
+            Some(session) => session.queue.page(from, max, self.clock_ms),
+            None => StoredPage { next: from, ..StoredPage::default() },
+        }
+    }
+
+    /// Position of the oldest incomplete delivery of a persistent session, or of the next one.
+    pub fn queue_head(&self, client: &str) -> Option<QueueSeq> {
+        Some(self.sessions.session(client)?.queue.head())
+    }
+
+    /// Positions below may be sent by the owner.
+    pub fn sent_upto(&self, client: &str) -> Option<QueueSeq> {
+        Some(self.sessions.session(client)?.queue.sent_upto())
+    }
+
+    /// How `publisher`'s message on `topic` has to be published. (A retained message, or QoS 2
+    /// of a persistent publisher, goes through the log whatever this says.)
+    pub fn match_publish(&self, topic: &str, publisher: &str, qos: QoS, out: &mut PublishMatch) {
+        out.must_log = false;
+        out.nodes.clear();
+        out.shared.clear();
+        let logged = qos > QoS::AtMostOnce;
+        let mut online: SmallVec<[NodeId; 8]> = SmallVec::new();
+        let mut live = None;
+        self.subscribers.matches(topic, |subscribers| {
+            if out.must_log {
+                return;
+            }
+            if logged && subscribers.is_durable_for(publisher) {
+                out.must_log = true;
+                return;
+            }
+            let live = *live.get_or_insert_with(|| self.nodes.live().count());
+            for (client, sub) in subscribers.iter().take(ONLINE_PROBE_MAX) {
+                if online.len() >= live {
+                    return;
+                }
+                if !sub.excludes(client, publisher)
+                    && let Some((node, ..)) = self.owner(client)
+                {
+                    add(&mut online, node);
+                }
+            }
+            if subscribers.len() > ONLINE_PROBE_MAX {
+                self.nodes.owning().for_each(|node| add(&mut online, node));
+            }
+        });
+        if out.must_log {
+            return;
+        }
+        self.shared.matches(topic, |group| {
+            if logged && group.is_durable() {
+                out.must_log = true;
+            } else if !out.must_log {
+                let nodes = self.online_nodes(group);
+                if !nodes.is_empty() {
+                    out.shared.push(SharedMatch { filter: Arc::clone(&group.full), nodes });
+                }
+            }
+        });
+        if out.must_log {
+            out.shared.clear();
+            return;
+        }
+        self.routes.matches(topic, |life| {
+            if let Some((node, _)) = self.nodes.up(life) {
+                add(&mut out.nodes, node);
+            }
+        });
+        online.iter().for_each(|node| add(&mut out.nodes, *node));
+    }
+
+    fn online_nodes(&self, group: &Group) -> SmallVec<[NodeId; 8]> {
+        let mut nodes = SmallVec::new();
+        for (node, _) in group.nodes.iter().filter_map(|l| self.nodes.up(*l)) {
+            add(&mut nodes, node);
+        }
+        if !group.members.is_empty() {
+            let live = self.nodes.live().count();
+            for (client, _) in &group.members {
+                if nodes.len() >= live {
+                    break;
+                }
+                if let Some((node, ..)) = self.owner(client) {
+                    add(&mut nodes, node);
+                }
+            }
+        }
+        nodes
+    }
+
+    /// Live nodes with a clean subscriber of exactly this filter, shared ones included.
+    pub fn route_nodes(&self, filter: &str) -> SmallVec<[NodeId; 8]> {
+        let lives = self.routes.get(filter).into_iter().flatten();
+        lives.filter_map(|l| self.nodes.up(*l)).map(|(node, _)| node).collect()
+    }
+
+    /// Persistent sessions connected to `node` that a publish reaches at effective QoS 0: it is
+    /// not in their queue, the node delivers it directly. `f(client, subscription ids,
+    /// retain as published)`; shared subscriptions are not among them.
+    pub fn online_qos0(
+        &self,
+        topic: &str,
+        node: NodeId,
+        publisher: &str,
+        qos: QoS,
+        mut f: impl FnMut(&Arc<str>, &[u32], bool),
+    ) {
+        for hit in self.subscribers.hits(topic, publisher) {
+            if hit.qos.min(qos) == QoS::AtMostOnce && self.is_on(hit.client, node) {
+                f(hit.client, &hit.ids, hit.retain_as_published);
+            }
+        }
+    }
+
+    /// Persistent members of a shared group (named by its whole filter) connected to `node` that
+    /// take a message of `qos` at effective QoS 0: they share the turns that fall on the node
+    /// with its clean members. `f(client, subscription id or 0, retain as published)`.
+    pub fn online_shared_qos0(
+        &self,
+        filter: &str,
+        node: NodeId,
+        qos: QoS,
+        mut f: impl FnMut(&Arc<str>, u32, bool),
+    ) {
+        let Some(group) = self.shared.get(filter) else { return };
+        for (client, sub) in &group.members {
+            if sub.options.qos.min(qos) == QoS::AtMostOnce && self.is_on(client, node) {
+                f(client, sub.id, sub.options.retain_as_published);
+            }
+        }
+    }
+
+    fn is_on(&self, client: &str, node: NodeId) -> bool {
+        self.owner(client).is_some_and(|(n, ..)| n == node)
+    }
+
+    /// The retained messages that match a (not shared) filter, in the order of topics.
+    pub fn retained_matches<'a>(&'a self, filter: &str, f: impl FnMut(&'a Arc<Message>)) {
+        self.retained.matches(filter, self.clock_ms, f);
+    }
+
+    pub fn retained_get(&self, topic: &str) -> Option<&Arc<Message>> {
+        self.retained.get(topic, self.clock_ms)
+    }
+
+    /// What the leader should sweep now: up to `max` clients whose session's end or will is due,
+    /// or whose owner's life is over, and up to `max` filters with routes of ended lives. One
+    /// call looks at a bounded part; the cursor remembers where to go on, so that calls until
+    /// nothing is due any more see everything.
+    pub fn due(&self, cursor: &mut SweepCursor, max: usize) -> Due {
+        let mut due = Due::default();
+        due.clients.extend(self.sessions.due(self.clock_ms).take(max).cloned());
+        let (claims, routes) = self.nodes.unswept();
+        if claims {
+            let room = max - due.clients.len();
+            let sizes = |s| self.sessions.claims().shard(s).len();
+            let found = |s| self.sessions.ended(s, &self.nodes).cloned();
+            search(&mut cursor.claims, room, sizes, found, &mut due.clients);
+        }
+        if routes {
+            let sizes = |s| self.routes.table().shard(s).len();
+            let found = |s| self.routes.ended(s, &self.nodes).map(|f| Box::from(f.as_ref()));
+            search(&mut cursor.routes, max, sizes, found, &mut due.routes);
+        }
+        due
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            claims: self.sessions.claims().len(),
+            persistent_sessions: self.sessions.persistent(),
+            retained_messages: self.retained.len(),
+            retained_bytes: self.retained.bytes(),
+            routes: self.routes.len(),
+        }
+    }
+
+    pub fn client(&self, client: &str) -> Option<ClientInfo> {
+        let (client, claimed) = self.sessions.claims().get_key_value(client)?;
+        Some(self.info(client, claimed))
+    }
+
+    /// Up to `limit` clients that follow `after` in a fixed order (not that of the ids).
+    pub fn clients(&self, after: Option<&str>, limit: usize) -> Vec<ClientInfo> {
+        let page = self.sessions.claims().page(after, limit);
+        page.into_iter().map(|(client, claimed)| self.info(client, claimed)).collect()
+    }
+
+    fn info(&self, client: &Arc<str>, claimed: &Claimed) -> ClientInfo {
+        let session = claimed.session();
+        let queue = session.map(|s| &s.queue);
+        ClientInfo {
+            client: Arc::clone(client),
+            incarnation: claimed.incarnation(),
+            owner: claimed.owner().and_then(|o: LifeId| self.nodes.up(o)),
+            persistent: session.is_some(),
+            expiry_s: session.map_or(0, |s| s.expiry_s),
+            expires_at_ms: session.map(|s| s.expires_at_ms).filter(|at| *at != NEVER),
+            subscriptions: session.map_or(0, |s| s.subs.len()),
+            queued: queue.map_or(0, super::queue::Queue::len),
+            queued_bytes: queue.map_or(0, super::queue::Queue::bytes),
+            dropped: queue.map_or(0, super::queue::Queue::dropped),
+        }
+    }
+
+    /// The subscriptions of a persistent session, ordered by filter.
+    pub fn subscriptions(&self, client: &str) -> Vec<Subscription> {
+        let subs = self.sessions.session(client).into_iter().flat_map(|s| &s.subs);
+        subs.map(|(filter, sub)| Subscription { filter: filter.clone(), options: sub.options, id: sub.id })
+            .collect()
+    }
+}
+
+fn add(nodes: &mut SmallVec<[NodeId; 8]>, node: NodeId) {
+    if !nodes.contains(&node) {
+        nodes.push(node);
+    }
+}
+
+/// Collects up to `room` finds, shard by shard from `at` on, at most once around. A shard that
+/// was cut short is looked at again next time: what was found will be gone by then.
+fn search<T, I: Iterator<Item = T>>(
+    at: &mut usize,
+    room: usize,
+    size: impl Fn(usize) -> usize,
+    find: impl Fn(usize) -> I,
+    found: &mut Vec<T>,
+) {
+    let (mut left, mut visited) = (room, 0);
+    for _ in 0..CowMap::<()>::shards() {
+        let before = found.len();
+        found.extend(find(*at).take(left));
+        left -= found.len() - before;
+        visited += size(*at);
+        if left == 0 || visited > DUE_VISITS_MAX {
+            // Only a shard that had room to spare is done with.
+            if left > 0 {
+                *at = (*at + 1) % CowMap::<()>::shards();
+            }
+            return;
+        }
+        *at = (*at + 1) % CowMap::<()>::shards();
+    }
+}

@@ -1,0 +1,85 @@
+//! The state as bytes: frozen without copying, written record by record, read back.
+//!
+//! `magic, version, record…, end record`. A record is `kind (u8), length (u32), CRC32C (u32) of
+//! kind, length and body, body`, little endian; the body is a run of postcard items of that kind.
+//! Equal states give equal bytes. A message that many queues refer to is written once.
+
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::nodes::LifeId;
+use super::subscribers::Sub;
+use super::{Incarnation, QueueSeq, Will};
+use crate::mqtt::QoS;
+
+pub use write::Frozen;
+
+const MAGIC: [u8; 8] = *b"RKYSTATE";
+const VERSION: u32 = 1;
+/// Items are packed into records of about this size.
+const RECORD_BYTES: usize = 64 << 10;
+/// A longer record is taken for damage.
+const RECORD_BYTES_MAX: u32 = 1 << 30;
+
+mod kind {
+    pub const META: u8 = 1;
+    pub const NODES: u8 = 2;
+    pub const ROUTE: u8 = 3;
+    pub const MESSAGE: u8 = 4;
+    pub const RETAINED: u8 = 5;
+    pub const CLAIM: u8 = 6;
+    pub const TURN: u8 = 7;
+    pub const END: u8 = 255;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    clock_ms: u64,
+    last_incarnation: Incarnation,
+}
+
+/// Closes a snapshot: one cut short at a record's end lacks it.
+#[derive(Serialize, Deserialize)]
+struct End {
+    items: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ClaimItem {
+    client: Arc<str>,
+    incarnation: Incarnation,
+    owner: Option<LifeId>,
+    will: Option<Arc<Will>>,
+    /// `None`: a clean session.
+    session: Option<SessionItem>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SessionItem {
+    expiry_s: u32,
+    receive_maximum: u16,
+    expires_at_ms: u64,
+    will_at_ms: u64,
+    subs: Vec<(Box<str>, Sub)>,
+    head: QueueSeq,
+    dup_upto: QueueSeq,
+    dropped: u64,
+    window: Vec<Option<EntryItem>>,
+    waiting: Vec<EntryItem>,
+    received: Vec<u16>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryItem {
+    /// Position among the message items.
+    message: u32,
+    qos: QoS,
+    retain: bool,
+    received: bool,
+    ids: Vec<u32>,
+    group: Option<Arc<str>>,
+}

@@ -1,0 +1,222 @@
+//! Reading a state back.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use serde::de::DeserializeOwned;
+
+use super::super::machine::State;
+use super::super::nodes::LifeId;
+use super::super::queue::{Entry, Extra, Queue};
+use super::super::session::Session;
+use super::super::sessions::{Claimed, CleanClaim};
+use super::{
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, RECORD_BYTES_MAX, SessionItem, VERSION, Will, kind,
+};
+use crate::mqtt::Message;
+
+impl State {
+    /// Reads what [`Frozen::write`] wrote, and nothing beyond.
+    ///
+    /// # Errors
+    /// Those of `from`; `InvalidData` if the bytes are damaged, no snapshot, or of a newer
+    /// format.
+    pub fn read(from: &mut dyn Read) -> io::Result<Self> {
+        let mut head = [0; 12];
+        from.read_exact(&mut head)?;
+        if head[..8] != MAGIC {
+            return Err(damaged("these bytes are no snapshot of the state"));
+        }
+        let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+        if version != VERSION {
+            let text = format!("the snapshot has format version {version}, this node knows {VERSION}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let mut loader = Loader::default();
+        while !loader.record(from)? {}
+        Ok(loader.state)
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Builds a state from records.
+#[derive(Default)]
+struct Loader {
+    state: State,
+    messages: Vec<Arc<Message>>,
+    /// Shared filters that queued deliveries name, one copy each.
+    groups: HashMap<Arc<str>, (), RandomState>,
+    items: u64,
+}
+
+impl Loader {
+    /// Reads one record; true if it was the last.
+    fn record(&mut self, from: &mut dyn Read) -> io::Result<bool> {
+        let mut head = [0; 9];
+        from.read_exact(&mut head)?;
+        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
+        let crc = u32::from_le_bytes([head[5], head[6], head[7], head[8]]);
+        if len > RECORD_BYTES_MAX {
+            return Err(damaged("a record of the snapshot has an impossible length"));
+        }
+        // Grows with what really comes, not with what a damaged length promises.
+        let mut body = Vec::new();
+        from.take(u64::from(len)).read_to_end(&mut body)?;
+        if body.len() < len as usize {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the snapshot is cut short"));
+        }
+        if crc32c::crc32c_append(crc32c::crc32c(&head[..5]), &body) != crc {
+            return Err(damaged("a record of the snapshot has a wrong checksum"));
+        }
+        let mut rest = body.as_slice();
+        while !rest.is_empty() {
+            rest = self.item(head[0], rest)?;
+            self.items += 1;
+        }
+        Ok(head[0] == kind::END)
+    }
+
+    fn item<'b>(&mut self, kind: u8, bytes: &'b [u8]) -> io::Result<&'b [u8]> {
+        match kind {
+            kind::META => {
+                let (meta, rest): (Meta, _) = take(bytes)?;
+                self.state.clock_ms = meta.clock_ms;
+                self.state.last_incarnation = meta.last_incarnation;
+                Ok(rest)
+            }
+            kind::NODES => {
+                let (nodes, rest) = take(bytes)?;
+                self.state.nodes = nodes;
+                Ok(rest)
+            }
+            kind::ROUTE => {
+                let ((filter, lives), rest): ((Box<str>, Vec<LifeId>), _) = take(bytes)?;
+                for life in lives {
+                    self.check_life(life)?;
+                    self.state.route_add(life, &filter);
+                }
+                Ok(rest)
+            }
+            kind::MESSAGE => {
+                let (message, rest) = take(bytes)?;
+                self.messages.push(message);
+                Ok(rest)
+            }
+            kind::RETAINED => {
+                let (id, rest) = take(bytes)?;
+                let message = self.message(id)?;
+                self.state.retained.set(&message);
+                Ok(rest)
+            }
+            kind::CLAIM => {
+                let (item, rest) = take(bytes)?;
+                self.claim(item)?;
+                Ok(rest)
+            }
+            kind::TURN => {
+                let ((filter, turn), rest): ((Arc<str>, u32), _) = take(bytes)?;
+                self.state.shared.set_turn(&filter, turn as usize);
+                Ok(rest)
+            }
+            kind::END => {
+                let (end, rest): (End, _) = take(bytes)?;
+                if end.items != self.items {
+                    return Err(damaged("the snapshot lacks records"));
+                }
+                Ok(rest)
+            }
+            other => {
+                let text = format!("the snapshot has records of kind {other}, unknown to this node");
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+        }
+    }
+
+    fn check_life(&self, life: LifeId) -> io::Result<()> {
+        match self.state.nodes.life(life) {
+            Some(_) => Ok(()),
+            None => Err(damaged("the snapshot refers to a node's life that it does not have")),
+        }
+    }
+
+    fn message(&self, id: u32) -> io::Result<Arc<Message>> {
+        let message = self.messages.get(id as usize);
+        message.cloned().ok_or_else(|| damaged("the snapshot refers to a message that it does not have"))
+    }
+
+    fn claim(&mut self, item: ClaimItem) -> io::Result<()> {
+        let ClaimItem { client, incarnation, owner, will, session } = item;
+        if let Some(owner) = owner {
+            self.check_life(owner)?;
+            self.state.nodes.claim_added(owner);
+        }
+        let claimed = match (session, owner) {
+            (Some(item), _) => {
+                for (filter, sub) in &item.subs {
+                    self.state.link(filter, &client, *sub);
+                }
+                Claimed::Persistent(Arc::new(self.session(incarnation, owner, will, item)?))
+            }
+            (None, Some(owner)) => Claimed::Clean(CleanClaim::new(incarnation, owner, will)),
+            (None, None) => return Err(damaged("the snapshot has a claim without an owner")),
+        };
+        self.state.sessions.insert(client, claimed);
+        Ok(())
+    }
+
+    fn session(
+        &mut self,
+        incarnation: Incarnation,
+        owner: Option<LifeId>,
+        will: Option<Arc<Will>>,
+        item: SessionItem,
+    ) -> io::Result<Session> {
+        let mut window = VecDeque::with_capacity(item.window.len());
+        for slot in item.window {
+            window.push_back(slot.map(|e| self.entry(e)).transpose()?);
+        }
+        let mut waiting = VecDeque::with_capacity(item.waiting.len());
+        for entry in item.waiting {
+            waiting.push_back(self.entry(entry)?);
+        }
+        Ok(Session {
+            incarnation,
+            owner,
+            expiry_s: item.expiry_s,
+            receive_maximum: item.receive_maximum,
+            expires_at_ms: item.expires_at_ms,
+            will,
+            will_at_ms: item.will_at_ms,
+            subs: item.subs.into_iter().collect(),
+            queue: Queue::from_parts(item.head..item.dup_upto, window, waiting, item.dropped),
+            received: item.received.into_iter().collect(),
+        })
+    }
+
+    fn entry(&mut self, item: EntryItem) -> io::Result<Entry> {
+        let group = item.group.map(|group| {
+            let shared = self.groups.get_key_value(&group).map(|(shared, ())| Arc::clone(shared));
+            shared.unwrap_or_else(|| {
+                self.groups.insert(Arc::clone(&group), ());
+                group
+            })
+        });
+        let extra = Extra { ids: item.ids.into(), group };
+        let message = self.message(item.message)?;
+        let mut entry = Entry::new(message, item.qos, item.retain, extra);
+        entry.received = item.received;
+        Ok(entry)
+    }
+}
+
+fn take<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<(T, &[u8])> {
+    postcard::take_from_bytes(bytes).map_err(|e| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("a record of the snapshot is damaged: {e}"))
+    })
+}

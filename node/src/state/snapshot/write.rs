@@ -1,0 +1,182 @@
+//! Freezing a state, and writing it out.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use serde::Serialize;
+
+use super::super::cow::CowMap;
+use super::super::machine::State;
+use super::super::nodes::Nodes;
+use super::super::queue::Entry;
+use super::super::routes::Lives;
+use super::super::session::Session;
+use super::super::sessions::Claimed;
+use super::{
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, RECORD_BYTES, RECORD_BYTES_MAX, SessionItem,
+    VERSION, kind,
+};
+use crate::mqtt::Message;
+
+/// The state as of one moment, unaffected by what is applied afterwards.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    clock_ms: u64,
+    last_incarnation: Incarnation,
+    nodes: Nodes,
+    routes: CowMap<Lives>,
+    retained: CowMap<Arc<Message>>,
+    claims: CowMap<Claimed>,
+    turns: CowMap<u32>,
+}
+
+impl State {
+    /// Costs some thousand reference counts, whatever the size of the state.
+    pub fn freeze(&self) -> Frozen {
+        Frozen {
+            clock_ms: self.clock_ms,
+            last_incarnation: self.last_incarnation,
+            nodes: self.nodes.clone(),
+            routes: self.routes.table().clone(),
+            retained: self.retained.messages().clone(),
+            claims: self.sessions.claims().clone(),
+            turns: self.shared.turns().clone(),
+        }
+    }
+}
+
+/// Packs items into records.
+struct Records<'a> {
+    to: &'a mut dyn Write,
+    kind: u8,
+    body: Vec<u8>,
+    items: u64,
+}
+
+impl Records<'_> {
+    fn item(&mut self, kind: u8, item: &impl Serialize) -> io::Result<()> {
+        if self.kind != kind || self.body.len() >= RECORD_BYTES {
+            self.flush()?;
+            self.kind = kind;
+        }
+        let body = std::mem::take(&mut self.body);
+        self.body = postcard::to_extend(item, body).map_err(io::Error::other)?;
+        self.items += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.body.is_empty() {
+            return Ok(());
+        }
+        let len = u32::try_from(self.body.len()).ok().filter(|l| *l <= RECORD_BYTES_MAX);
+        let len = len.ok_or_else(|| io::Error::other("an item is too large for a snapshot"))?;
+        let mut head = [0; 9];
+        head[0] = self.kind;
+        head[1..5].copy_from_slice(&len.to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..5]), &self.body);
+        head[5..].copy_from_slice(&crc.to_le_bytes());
+        self.to.write_all(&head)?;
+        self.to.write_all(&self.body)?;
+        self.body.clear();
+        Ok(())
+    }
+}
+
+type MessageIds = HashMap<*const Message, u32, RandomState>;
+
+impl Frozen {
+    /// # Errors
+    /// Those of `to`.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&MAGIC)?;
+        to.write_all(&VERSION.to_le_bytes())?;
+        let mut records = Records { to, kind: kind::META, body: Vec::new(), items: 0 };
+        let meta = Meta { clock_ms: self.clock_ms, last_incarnation: self.last_incarnation };
+        records.item(kind::META, &meta)?;
+        records.item(kind::NODES, &self.nodes)?;
+        for (filter, lives) in self.routes.sorted() {
+            records.item(kind::ROUTE, &(filter, lives.as_slice()))?;
+        }
+        let ids = self.write_messages(&mut records)?;
+        for (_, message) in self.retained.sorted() {
+            records.item(kind::RETAINED, &ids[&Arc::as_ptr(message)])?;
+        }
+        for (client, claimed) in self.claims.sorted() {
+            records.item(kind::CLAIM, &claim_item(client, claimed, &ids))?;
+        }
+        for (filter, turn) in self.turns.sorted() {
+            records.item(kind::TURN, &(filter, *turn))?;
+        }
+        let items = records.items;
+        records.item(kind::END, &End { items })?;
+        records.flush()
+    }
+
+    /// Writes every message that anything refers to, and numbers them in that order.
+    fn write_messages(&self, records: &mut Records<'_>) -> io::Result<MessageIds> {
+        let mut ids = MessageIds::default();
+        let mut write = |message: &Arc<Message>| {
+            let next = ids.len() as u32;
+            match ids.entry(Arc::as_ptr(message)) {
+                hashbrown::hash_map::Entry::Occupied(_) => Ok(()),
+                hashbrown::hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(next);
+                    records.item(kind::MESSAGE, message)
+                }
+            }
+        };
+        for (_, message) in self.retained.sorted() {
+            write(message)?;
+        }
+        for (_, claimed) in self.claims.sorted() {
+            let Some(session) = claimed.session() else { continue };
+            let (window, waiting) = session.queue.parts();
+            for entry in window.iter().flatten().chain(waiting) {
+                write(&entry.message)?;
+            }
+        }
+        Ok(ids)
+    }
+}
+
+fn claim_item(client: &Arc<str>, claimed: &Claimed, ids: &MessageIds) -> ClaimItem {
+    let (will, session) = match claimed {
+        Claimed::Clean(claim) => (claim.will.clone(), None),
+        Claimed::Persistent(session) => (session.will.clone(), Some(session_item(session, ids))),
+    };
+    ClaimItem {
+        client: Arc::clone(client),
+        incarnation: claimed.incarnation(),
+        owner: claimed.owner(),
+        will,
+        session,
+    }
+}
+
+fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
+    let entry = |e: &Entry| EntryItem {
+        message: ids[&Arc::as_ptr(&e.message)],
+        qos: e.qos,
+        retain: e.retain,
+        received: e.received,
+        ids: e.extra.as_ref().map_or_else(Vec::new, |x| x.ids.to_vec()),
+        group: e.group().cloned(),
+    };
+    let (window, waiting) = session.queue.parts();
+    SessionItem {
+        expiry_s: session.expiry_s,
+        receive_maximum: session.receive_maximum,
+        expires_at_ms: session.expires_at_ms,
+        will_at_ms: session.will_at_ms,
+        subs: session.subs.iter().map(|(f, s)| (f.clone(), *s)).collect(),
+        head: session.queue.head(),
+        dup_upto: session.queue.dup_upto(),
+        dropped: session.queue.dropped(),
+        window: window.iter().map(|slot| slot.as_ref().map(entry)).collect(),
+        waiting: waiting.iter().map(entry).collect(),
+        received: session.received.iter().copied().collect(),
+    }
+}

@@ -1,0 +1,90 @@
+//! What persistent sessions subscribe to, and what they acknowledge.
+
+use std::sync::Arc;
+
+use super::machine::State;
+use super::queue::{Entry, Extra};
+use super::subscribers::Sub;
+use super::{DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Subscription};
+use crate::mqtt::QoS;
+use crate::topic::split_shared;
+
+impl State {
+    pub(super) fn subscribe(
+        &mut self,
+        client: &str,
+        incarnation: Incarnation,
+        subscriptions: &[Subscription],
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        let Some(key) = self.sessions.key(client).map(Arc::clone) else { return Outcome::Stale };
+        let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
+        // A subscription to the same filter replaces the earlier one [MQTT-3.8.4-3].
+        let new: Vec<bool> = subscriptions
+            .iter()
+            .map(|s| session.subs.insert(s.filter.clone(), sub_of(s)).is_none())
+            .collect();
+        for (subscription, is_new) in subscriptions.iter().zip(&new) {
+            self.link(&subscription.filter, &key, sub_of(subscription));
+            self.queue_retained(&key, &subscription.filter, sub_of(subscription), *is_new);
+        }
+        self.wake(client, effects);
+        Outcome::Subscribed { new }
+    }
+
+    /// Queues the retained messages that a new subscription gets at QoS 1 or 2, in the order of
+    /// topics [MQTT-3.3.1-9 to MQTT-3.3.1-11]. Shared subscriptions get none.
+    fn queue_retained(&mut self, client: &Arc<str>, filter: &str, sub: Sub, is_new: bool) {
+        let wanted = match sub.options.retain_handling {
+            0 => true,
+            1 => is_new,
+            _ => false,
+        };
+        if !wanted || split_shared(filter).is_some() {
+            return;
+        }
+        let Self { retained, sessions, clock_ms, .. } = self;
+        let Some(session) = sessions.session_mut(client) else { return };
+        retained.matches(filter, *clock_ms, |message| {
+            let qos = message.qos.min(sub.options.qos);
+            if qos > QoS::AtMostOnce && !sub.excludes(client, &message.publisher) {
+                let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
+                let extra = Extra { ids, group: None };
+                session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), *clock_ms);
+            }
+        });
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        client: &str,
+        incarnation: Incarnation,
+        filters: &[Box<str>],
+    ) -> Outcome {
+        let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
+        let existed: Vec<bool> = filters.iter().map(|f| session.subs.remove(f).is_some()).collect();
+        for (filter, _) in filters.iter().zip(&existed).filter(|(_, existed)| **existed) {
+            self.unlink(filter, client);
+        }
+        Outcome::Unsubscribed { existed }
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        client: &str,
+        incarnation: Incarnation,
+        steps: &[(QueueSeq, DeliveryStep)],
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
+        for (seq, step) in steps {
+            session.queue.progress(*seq, *step);
+        }
+        self.wake(client, effects);
+        Outcome::Ok
+    }
+}
+
+fn sub_of(subscription: &Subscription) -> Sub {
+    Sub { options: subscription.options, id: subscription.id }
+}

@@ -1,0 +1,204 @@
+//! The state machine at its border: packs in, outcomes, effects and queries out.
+
+mod delivery;
+mod lives;
+mod model;
+mod ownership;
+mod publishing;
+mod replay;
+mod subscribing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::mqtt::{Message, QoS, SubOptions};
+
+/// The term that everything is appended in.
+pub const TERM: u64 = 1;
+
+pub(super) const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+/// A state and the sequence numbers of the nodes that feed it.
+#[derive(Default)]
+pub(super) struct Rig {
+    pub state: State,
+    index: LogIndex,
+    /// Per node: epoch and next sequence.
+    origins: BTreeMap<NodeId, (Epoch, u64)>,
+    pub effects: Vec<Effect>,
+}
+
+impl Rig {
+    /// A state in which nodes 1 to `nodes` are up in epoch 1.
+    pub fn new(nodes: NodeId) -> Self {
+        let mut rig = Self::default();
+        for node in 1..=nodes {
+            rig.up(node);
+        }
+        rig
+    }
+
+    /// Starts a node, in an epoch of its own.
+    pub fn up(&mut self, node: NodeId) {
+        let epoch = self.origins.get(&node).map_or(1, |(e, _)| e + 1);
+        self.origins.insert(node, (epoch, 0));
+        self.run(node, Command::NodeUp { info: NodeInfo { name: format!("n{node}"), ..Default::default() } });
+    }
+
+    pub fn epoch(&self, node: NodeId) -> Epoch {
+        self.origins[&node].0
+    }
+
+    pub fn down(&mut self, by: NodeId, node: NodeId) {
+        let epoch = self.epoch(node);
+        self.run(by, Command::NodeDown { node, epoch, term: TERM });
+    }
+
+    /// Applies one pack as given; the effects replace those of the pack before.
+    pub fn apply(&mut self, pack: &Pack) -> Option<Vec<Outcome>> {
+        self.index += 1;
+        self.effects.clear();
+        // As from the log: every replica decodes its own copy.
+        let pack = Pack::decode(&pack.encode()).expect("what was encoded");
+        self.state.apply(self.index, TERM, &pack, &mut self.effects)
+    }
+
+    pub fn pack(&mut self, node: NodeId, commands: Vec<Command>) -> Pack {
+        let (epoch, seq) = self.origins.get_mut(&node).expect("a node that was started");
+        *seq += 1;
+        Pack { origin: node, epoch: *epoch, seq: *seq - 1, commands }
+    }
+
+    /// Applies one command of a live node.
+    pub fn run(&mut self, node: NodeId, command: Command) -> Outcome {
+        let pack = self.pack(node, vec![command]);
+        self.apply(&pack).expect("in sequence").remove(0)
+    }
+
+    pub fn tick(&mut self, elapsed_ms: u64) {
+        self.run(1, Command::Tick { elapsed_ms });
+    }
+
+    pub fn claim(&mut self, node: NodeId, claim: Claim) -> (Incarnation, bool) {
+        match self.run(node, Command::Claim(claim)) {
+            Outcome::Claimed { incarnation, session_present } => (incarnation, session_present),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn release(
+        &mut self,
+        node: NodeId,
+        client: &str,
+        incarnation: Incarnation,
+        will: WillFate,
+    ) -> Outcome {
+        let client = client.into();
+        self.run(node, Command::Release { client, incarnation, will, expiry_s: None, sent: None })
+    }
+
+    pub fn subscribe(&mut self, node: NodeId, client: &str, incarnation: Incarnation, subs: &[Subscription]) {
+        let command = Command::Subscribe { client: client.into(), incarnation, subscriptions: subs.to_vec() };
+        assert!(matches!(self.run(node, command), Outcome::Subscribed { .. }));
+    }
+
+    pub fn publish(&mut self, node: NodeId, message: Message) -> u32 {
+        match self.run(node, Command::Publish { message: Arc::new(message), exactly_once: None }) {
+            Outcome::Published { matched, duplicate: false } => matched,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn progress(
+        &mut self,
+        node: NodeId,
+        client: &str,
+        incarnation: Incarnation,
+        steps: &[(u64, DeliveryStep)],
+    ) {
+        let command = Command::Progress { client: client.into(), incarnation, steps: steps.to_vec() };
+        assert_eq!(self.run(node, command), Outcome::Ok);
+    }
+
+    pub fn sweep(&mut self, client: &str) {
+        self.run(1, Command::Sweep { clients: vec![client.into()], routes: vec![] });
+    }
+
+    pub fn stored(&self, client: &str) -> Vec<Stored> {
+        let incarnation = self.state.client(client).expect("a session").incarnation;
+        self.state.stored(client, incarnation, 0, usize::MAX).items
+    }
+
+    /// Payloads of what the client may be sent.
+    pub fn payloads(&self, client: &str) -> Vec<String> {
+        self.stored(client).iter().map(|s| text(&s.message)).collect()
+    }
+
+    /// Topics of the messages the last pack had delivered everywhere.
+    pub fn delivered(&self) -> Vec<String> {
+        let topic = |e: &Effect| match e {
+            Effect::Deliver { message } => Some(message.topic.to_string()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(topic).collect()
+    }
+
+    pub fn woken(&self) -> Vec<String> {
+        let client = |e: &Effect| match e {
+            Effect::Wake { client, .. } => Some(client.to_string()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(client).collect()
+    }
+}
+
+pub(super) fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&message.payload).into_owned()
+}
+
+pub(super) fn clean(client: &str) -> Claim {
+    Claim { client: client.into(), clean_start: true, expiry_s: 0, will: None, receive_maximum: 10 }
+}
+
+/// A session that outlives its connection by 100 seconds.
+pub(super) fn persistent(client: &str) -> Claim {
+    Claim { clean_start: false, expiry_s: 100, ..clean(client) }
+}
+
+pub(super) fn will(topic: &str, delay_s: u32) -> Option<Will> {
+    Some(Will { message: Arc::new(message(topic, "will", 1)), expiry_s: None, delay_s })
+}
+
+pub(super) fn message(topic: &str, payload: &str, qos: usize) -> Message {
+    Message {
+        topic: topic.into(),
+        payload: payload.as_bytes().into(),
+        properties: Box::default(),
+        qos: QOS[qos],
+        retain: false,
+        expires_at_ms: 0,
+        publisher: "publisher".into(),
+    }
+}
+
+pub(super) fn retained(topic: &str, payload: &str, qos: usize) -> Message {
+    Message { retain: true, ..message(topic, payload, qos) }
+}
+
+pub(super) fn sub(filter: &str, qos: usize) -> Subscription {
+    let options = SubOptions { qos: QOS[qos], ..Default::default() };
+    Subscription { filter: filter.into(), options, id: 0 }
+}
+
+pub(super) fn bytes(state: &State) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    state.freeze().write(&mut bytes).expect("a Vec takes everything");
+    bytes
+}
+
+pub(super) fn matched(state: &State, topic: &str, qos: usize) -> PublishMatch {
+    let mut out = PublishMatch::default();
+    state.match_publish(topic, "publisher", QOS[qos], &mut out);
+    out
+}
