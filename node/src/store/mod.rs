@@ -1,0 +1,72 @@
+//! What a node keeps on disk: the only module that names sled.
+//!
+//! ```text
+//! <data>/lock, format        one process at a time; the version of what is here
+//! <data>/meta/               who this node is
+//! <data>/cluster.secret      what members prove themselves with
+//! <data>/raft/               the log: numbered segment files
+//! <data>/snapshot/           the replicated state as of some index
+//! ```
+
+mod error;
+mod files;
+mod flusher;
+mod identity;
+mod log;
+mod memory;
+mod pool;
+mod reader;
+mod record;
+mod segment;
+mod segments;
+mod snapshot;
+mod view;
+
+#[cfg(test)]
+mod log_tests;
+
+use std::path::{Path, PathBuf};
+
+pub use error::OpenError;
+pub use identity::{ClusterSecret, Identity, KnownPeer};
+pub use log::{Flushed, LogOptions, LogStats, LogStore, ignore_flushed};
+pub use memory::{MemoryDisk, MemorySync};
+pub use snapshot::{SnapshotFolder, SnapshotReader, SnapshotWriter};
+
+/// Where the parts of a node's data are.
+#[derive(Clone, Debug)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self(root.into())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn meta(&self) -> PathBuf {
+        self.0.join("meta")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("raft")
+    }
+
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshot")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    fn format(&self) -> PathBuf {
+        self.0.join("format")
+    }
+
+    fn secret(&self) -> PathBuf {
+        self.0.join("cluster.secret")
+    }
+}
