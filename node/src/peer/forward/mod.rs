@@ -1,0 +1,108 @@
+//! Publishes on their way to the nodes that own target subscribers.
+//!
+//! A sender has a fixed number of lanes to each live node; every lane is one stream that keeps
+//! its order. Frames are numbered, acknowledged cumulatively once the receiver has handed them
+//! to its subscribers' queues, and kept until then, so that a broken connection loses and
+//! repeats nothing. All numbering belongs to one pair of lives: when the sender's or the
+//! receiver's epoch ends, what is not acknowledged is given up and said to be so.
+
+mod codec;
+mod lane;
+mod link;
+mod receiver;
+mod sender;
+#[cfg(test)]
+mod tests;
+
+use crate::mqtt::Publication;
+use crate::state::{LogIndex, NodeId};
+
+pub use receiver::ForwardService;
+pub use sender::{ForwardStats, Forwarder};
+
+/// One publish for one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub publication: Publication<'a>,
+    /// The receiver delivers the frame only after it has applied the log up to here, and holds
+    /// the lane until then; 0: at once. Keeps a publisher's order when it changes from logged
+    /// to unlogged publishes.
+    pub barrier: LogIndex,
+    /// The `$share/group/filter` of which the receiver picks one local member; `None`: every
+    /// local subscriber that matches.
+    pub share: Option<&'a str>,
+}
+
+/// The life of the receiver, or of this node, ended before the frame was acknowledged: it may or
+/// may not have been delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node's life ended before it acknowledged")]
+pub struct PeerGone;
+
+/// Called once, on a thread of the runtime or on the one that reported the end of a life. Must
+/// not block; may send again.
+pub type Done = Box<dyn FnOnce(Result<(), PeerGone>) + Send>;
+
+/// Why a frame was not taken; its `done` is dropped without a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// More is waiting for this node than the bound allows.
+    #[error("too much is waiting for the node")]
+    Congested,
+    /// The node is not live, or this node is not.
+    #[error("the node is not live")]
+    PeerGone,
+    /// The frame exceeds [`MAX_FRAME_BYTES`].
+    #[error("the message is too large to forward")]
+    TooLarge,
+}
+
+/// Where received frames go.
+pub trait Sink: Send + Sync + 'static {
+    /// Hands a publish over to the local subscribers' queues: `share` names the group whose
+    /// member to pick, `None` means all that match. In the order of the lane. Must not block.
+    fn deliver(&self, from: NodeId, lane: u16, publication: &Publication<'_>, share: Option<&str>);
+    /// After each batch, on the thread that delivered it: what was appended to outboxes is written.
+    fn flush(&self);
+}
+
+/// Version of the encoding of frames; a receiver refuses a lane of another one.
+pub const WIRE_VERSION: u32 = 1;
+/// Largest encoded frame, bytes. Leaves room for what surrounds it in a message.
+pub const MAX_FRAME_BYTES: usize = super::MAX_MESSAGE_BYTES - (1 << 20);
+/// Lanes that a receiver accepts from one sender.
+pub const MAX_LANES: u16 = 256;
+
+/// Limits of the forward streams.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardConfig {
+    /// Streams to each node, 1 to [`MAX_LANES`]. A publisher's messages always take the same one.
+    pub lanes: u16,
+    /// Frames are gathered into messages of about this size, bytes.
+    pub batch_bytes: usize,
+    /// What may be under way on one lane without an acknowledgement, bytes. All lanes together
+    /// stay well below the connection's window: a lane that a barrier holds must not block the
+    /// snapshot that would let the barrier pass.
+    pub window_bytes: usize,
+    /// What may wait for one node, acknowledgements included, bytes. Beyond it QoS 1 and 2 are
+    /// refused.
+    pub queue_bytes: usize,
+    /// Beyond this much waiting, QoS 0 is dropped, bytes. Less than `queue_bytes`, so that a
+    /// flood of QoS 0 cannot crowd out the rest.
+    pub queue_qos0_bytes: usize,
+    /// How long a stream may be down while the node still counts as reachable, milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for ForwardConfig {
+    fn default() -> Self {
+        Self {
+            lanes: 4,
+            batch_bytes: 64 << 10,
+            window_bytes: 2 << 20,
+            queue_bytes: 64 << 20,
+            queue_qos0_bytes: 32 << 20,
+            grace_ms: 500,
+        }
+    }
+}

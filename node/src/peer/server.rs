@@ -1,0 +1,98 @@
+//! The peer listener.
+
+use std::future::Future;
+use std::io;
+
+use futures::{Stream, stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tracing::{debug, warn};
+
+use super::auth::RateLimit;
+use super::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
+use crate::env;
+
+/// Streams that one peer connection may have open.
+const MAX_STREAMS: u32 = 1024;
+/// Pause after a connection could not be accepted, as when descriptors have run out.
+const ACCEPT_PAUSE_MS: u64 = 20;
+const ACCEPT_LOG_INTERVAL_MS: u64 = 10_000;
+
+/// Serves `routes` to the connections of `incoming` until `stop` resolves.
+///
+/// # Errors
+/// `incoming` failed.
+pub async fn serve<I, IO, E>(
+    routes: Routes,
+    incoming: I,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error>
+where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+}
+
+/// The connections that come in at `listener`. Failures to accept are logged and survived.
+pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    stream::unfold((listener, RateLimit::new(ACCEPT_LOG_INTERVAL_MS)), |(listener, log)| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, from)) => {
+                    if let Err(e) = connection.set_nodelay(true) {
+                        debug!("connection from {from} ended at once: {e}");
+                        continue;
+                    }
+                    return Some((Ok(connection), (listener, log)));
+                }
+                Err(e) => {
+                    if let Some(suppressed) = log.permit() {
+                        warn!(suppressed, "cannot accept a peer's connection: {e}");
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                }
+            }
+        }
+    })
+}
+
+/// How the peer listener is bound: a name is looked up, the first address that works is taken.
+///
+/// # Errors
+/// No address could be bound.
+pub async fn listen(addr: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
+/// Starts [`serve`] on the current runtime and logs its end.
+pub fn spawn<I, IO, E>(
+    routes: Routes,
+    incoming: I,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()>
+where
+    I: Stream<Item = Result<IO, E>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    env::spawn(async move {
+        if let Err(e) = serve(routes, incoming, stop).await {
+            warn!("the peer listener ended: {e}");
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! Nodes of one process that talk over real loopback connections, through proxies that a test
+//! can cut.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::{Router, Server};
+
+use super::{
+    CONNECTION_WINDOW_BYTES, Channels, ClusterId, Identity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT,
+    STREAM_WINDOW_BYTES, Secret, Verifier, connector,
+};
+use crate::env;
+use crate::state::NodeId;
+
+/// Forwards connections until told otherwise.
+pub(super) struct Proxy {
+    pub(super) addr: SocketAddr,
+    mode: watch::Sender<Mode>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mode {
+    /// Connections of an older generation are cut.
+    generation: u64,
+    open: bool,
+    /// Connections made before this last changed carry nothing any more, but stay.
+    freezes: u64,
+}
+
+impl Proxy {
+    pub(super) async fn to(target: SocketAddr) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (mode, modes) = watch::channel(Mode { generation: 0, open: true, freezes: 0 });
+        env::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let mut modes = modes.clone();
+                let Mode { generation, open, freezes } = *modes.borrow();
+                if !open {
+                    continue;
+                }
+                connections.spawn(async move {
+                    let mut client = client;
+                    let Ok(mut server) = TcpStream::connect(target).await else { return };
+                    let mut frozen = modes.clone();
+                    let carry = async {
+                        tokio::select! {
+                            _ = copy_bidirectional(&mut client, &mut server) => return,
+                            _ = frozen.wait_for(|m| m.freezes != freezes) => {}
+                        }
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = carry => {}
+                        _ = modes.wait_for(|m| m.generation != generation) => {}
+                    }
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Arc::new(Self { addr, mode })
+    }
+
+    /// Ends all connections; new ones are taken.
+    pub(super) fn cut(&self) {
+        self.mode.send_modify(|m| m.generation += 1);
+    }
+
+    /// Ends all connections and takes no new ones.
+    pub(super) fn block(&self) {
+        self.mode.send_modify(|m| {
+            m.generation += 1;
+            m.open = false;
+        });
+    }
+
+    pub(super) fn unblock(&self) {
+        self.mode.send_modify(|m| m.open = true);
+    }
+
+    /// Connections go silent without an end, as when a cable is pulled; new ones work.
+    pub(super) fn freeze(&self) {
+        self.mode.send_modify(|m| m.freezes += 1);
+    }
+}
+
+/// The identities, addresses and listeners of nodes `1..=n`.
+pub(super) struct Network {
+    pub(super) channels: Vec<Channels>,
+    /// In front of each node.
+    pub(super) proxies: Vec<Arc<Proxy>>,
+    listeners: Mutex<Vec<Option<TcpListener>>>,
+}
+
+impl Network {
+    pub(super) async fn of(nodes: u64) -> Self {
+        let secret = Secret::new([7; 32]);
+        let cluster = ClusterId([1; 16]);
+        let (mut channels, mut proxies, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
+        for node in 1..=nodes {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let proxy = Proxy::to(listener.local_addr().unwrap()).await;
+            let advertised = proxy.addr.to_string();
+            let me = Identity { cluster, node, advertised, secret: secret.clone() };
+            channels.push(Channels::new(me, connector(), Handle::current()));
+            proxies.push(proxy);
+            listeners.push(Some(listener));
+        }
+        for from in &channels {
+            for (to, proxy) in (1..).zip(&proxies) {
+                from.learn(to, &proxy.addr.to_string());
+            }
+        }
+        Self { channels, proxies, listeners: Mutex::new(listeners) }
+    }
+
+    /// Verifies the callers of `node`.
+    pub(super) fn guard<S>(&self, node: NodeId, service: S) -> InterceptedService<S, Verifier> {
+        InterceptedService::new(service, Verifier::new(self.channels[node as usize - 1].clone()))
+    }
+
+    /// Serves on the node's listener.
+    pub(super) fn serve(&self, node: NodeId, router: Router) {
+        let listener = self.listeners.lock()[node as usize - 1].take().unwrap();
+        env::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    }
+
+    pub(super) fn server() -> Server {
+        Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+    }
+}
