@@ -1,0 +1,140 @@
+//! Listening sockets: bound first, so that errors come early; opened when the node may serve.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the system may complete before they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MQTT on the bare stream.
+    Tcp,
+    /// MQTT in WebSocket, at the path `/mqtt`.
+    WebSocket,
+}
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (`{key}`): {source}")]
+pub struct BindError {
+    pub address: SocketAddr,
+    /// The configuration key that names the address.
+    pub key: &'static str,
+    pub source: io::Error,
+}
+
+/// One address, bound once per event loop. Clients are refused until it is opened.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) sockets: Vec<StdListener>,
+    pub(super) kind: Kind,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Binds `address` for `loops` event loops; the system spreads clients over them. `key` is
+    /// what errors name, for example `listeners.tcp.bind`.
+    ///
+    /// # Errors
+    /// The address is taken, not ours, or may not be bound.
+    pub fn new(address: SocketAddr, kind: Kind, key: &'static str, loops: usize) -> Result<Self, BindError> {
+        let fail = |source| BindError { address, key, source };
+        // Sockets that share a port would also share it with another process's: bind it alone
+        // first, to learn that somebody else has it.
+        let probe = socket(address, false).map_err(fail)?;
+        probe.listen(1).map_err(fail)?;
+        let actual = probe.local_addr().map_err(fail)?.as_socket().unwrap_or(address);
+        drop(probe);
+        let mut sockets = Vec::with_capacity(loops);
+        for _ in 0..loops.max(1) {
+            sockets.push(socket(actual, true).map_err(fail)?.into());
+        }
+        Ok(Self { sockets, kind, address: actual })
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The address with the port that was chosen if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A listening socket of one event loop.
+pub(super) struct Listener {
+    pub socket: TcpListener,
+    pub kind: Kind,
+    /// It may have clients waiting.
+    pub ready: bool,
+    spare: Option<File>,
+}
+
+/// What came of looking for a client.
+pub(super) enum Accepted {
+    Client(TcpStream),
+    /// One was turned away for want of descriptors.
+    TurnedAway,
+    Nobody,
+}
+
+impl Listener {
+    /// # Errors
+    /// The socket cannot listen.
+    pub fn open(socket: StdListener, kind: Kind) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from_std(socket.into());
+        Ok(Self { socket, kind, ready: true, spare: spare() })
+    }
+
+    pub fn accept(&mut self) -> Accepted {
+        match self.socket.accept() {
+            Ok((stream, _)) => Accepted::Client(stream),
+            Err(e) if is_out_of_descriptors(&e) => {
+                // Without this the client would wait, and we would spin.
+                self.spare = None;
+                self.ready = self.socket.accept().is_ok();
+                self.spare = spare();
+                if self.ready { Accepted::TurnedAway } else { Accepted::Nobody }
+            }
+            // The client gave up before it was accepted; there may be others.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                Accepted::Nobody
+            }
+            // Nobody waits, or nothing can be done for now: the next client raises an event.
+            Err(_) => {
+                self.ready = false;
+                Accepted::Nobody
+            }
+        }
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}

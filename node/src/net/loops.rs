@@ -1,0 +1,433 @@
+//! The event loop: one thread that owns its connections, reads them, and writes what its turn
+//! has produced.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::faults::Faults;
+use super::listener::{Accepted, Kind, Listener};
+use super::mailbox::{Mailbox, ToLoop};
+use super::slot::{Progress, Slot};
+use super::tcp::TcpLink;
+use super::websocket::WebSocket;
+use super::wheel::Wheel;
+use crate::env::{self, Instant};
+use crate::mqtt::ReasonCode;
+use crate::session::{Conn, Context, Ended, Flow, Inbound, Metric, Turn, flush};
+
+/// Bytes of one read; shared by all connections of the loop.
+const READ_BYTES: usize = 64 << 10;
+/// Connections read between two flushes.
+const READS_PER_FLUSH: usize = 64;
+/// Clients accepted per listener and turn.
+const ACCEPTS_PER_TURN: usize = 64;
+const EVENTS_PER_TURN: usize = 1024;
+
+const WAKER: Token = Token(0);
+/// Tokens below this are listeners; above, the upper half is a slot's generation, never 0.
+const SLOTS: usize = 1 << 32;
+
+pub(super) struct Loop {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    listeners: Vec<Listener>,
+    slots: Slab<Slot>,
+    next_generation: u32,
+    wheel: Wheel,
+    /// Connections with more to read than their share of a turn.
+    unread: Vec<Token>,
+    buf: Box<[u8]>,
+    reads: usize,
+    began: Instant,
+    now_ms: u64,
+    accepting: bool,
+    drain_until_ms: Option<u64>,
+    faults: Faults,
+}
+
+fn token_of(key: usize, generation: u32) -> Token {
+    Token((generation as usize) << 32 | key)
+}
+
+impl Loop {
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn new(context: Arc<Context>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        Ok(Self {
+            poll,
+            mailbox: Mailbox::new(waker, context),
+            listeners: Vec::new(),
+            slots: Slab::new(),
+            next_generation: 1,
+            wheel: Wheel::new(),
+            unread: Vec::new(),
+            buf: vec![0; READ_BYTES].into_boxed_slice(),
+            reads: 0,
+            began: env::now(),
+            now_ms: 0,
+            accepting: true,
+            drain_until_ms: None,
+            faults: Faults::default(),
+        })
+    }
+
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Runs until it is drained.
+    pub fn run(mut self) {
+        self.mailbox.belongs_here();
+        let _turn = Turn::begin();
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut due = Vec::new();
+        while !self.is_drained() {
+            let timeout = self.timeout();
+            if let Err(e) = self.poll.poll(&mut events, timeout)
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(error = %e, "an event loop cannot wait for events and ends");
+                break;
+            }
+            self.now_ms = self.clock_ms();
+            self.wheel.advance(self.now_ms, &mut due);
+            for event in &events {
+                self.event(event);
+            }
+            self.read_unread();
+            self.accept();
+            for letter in self.mailbox.take() {
+                self.letter(letter);
+            }
+            for (at_ms, token) in due.drain(..) {
+                if self.slot(token).is_some_and(|slot| slot.check_ms == at_ms) {
+                    self.check(token);
+                }
+            }
+            self.flush();
+        }
+        self.abandon();
+    }
+
+    fn clock_ms(&self) -> u64 {
+        u64::try_from(env::now().duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let busy = !self.unread.is_empty()
+            || !self.mailbox.is_empty()
+            || (self.accepting && self.listeners.iter().any(|listener| listener.ready));
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let mut until_ms = self.drain_until_ms;
+        if !self.slots.is_empty() {
+            let next_ms = self.wheel.next_ms();
+            until_ms = Some(until_ms.map_or(next_ms, |ms| ms.min(next_ms)));
+        }
+        // Up to the next whole millisecond, or it would be asked for too early.
+        until_ms.map(|ms| Duration::from_millis(ms.saturating_sub(self.clock_ms()).max(1)))
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        let generation = (token.0 >> 32) as u32;
+        self.slots.get_mut(token.0 & (SLOTS - 1)).filter(|slot| slot.generation == generation)
+    }
+
+    fn event(&mut self, event: &Event) {
+        let token = event.token();
+        if token == WAKER {
+            return;
+        }
+        if token.0 < SLOTS {
+            if let Some(listener) = self.listeners.get_mut(token.0 - 1) {
+                listener.ready = true;
+            }
+            return;
+        }
+        let Some(slot) = self.slot(token) else { return };
+        if event.is_error() || event.is_write_closed() {
+            // Reset, or closed on both sides: what was sent may still be read.
+            slot.hung_up = true;
+            if slot.held {
+                self.remove(token);
+                return;
+            }
+        } else if event.is_writable() {
+            slot.conn.writable();
+        }
+        let Some(slot) = self.slot(token) else { return };
+        slot.hung_up |= event.is_read_closed();
+        if event.is_readable() || slot.hung_up {
+            self.read(token);
+        }
+    }
+
+    fn read(&mut self, token: Token) {
+        let now_ms = self.now_ms;
+        // Not by the method: the buffer is borrowed too.
+        let slot = self.slots.get_mut(token.0 & (SLOTS - 1));
+        let Some(slot) = slot.filter(|slot| slot.generation == (token.0 >> 32) as u32) else { return };
+        if slot.held {
+            return;
+        }
+        let progress = slot.read(&mut self.buf, now_ms);
+        self.reads += 1;
+        match progress {
+            Progress::Drained => self.settle(token, Flow::Open),
+            Progress::More => {
+                self.settle(token, Flow::Open);
+                self.unread.push(token);
+            }
+            Progress::Flow(flow) => self.settle(token, flow),
+            Progress::Gone => self.remove(token),
+        }
+        if self.reads >= READS_PER_FLUSH {
+            self.flush();
+        }
+    }
+
+    /// Does what reading or attending to a connection has come to.
+    fn settle(&mut self, token: Token, flow: Flow) {
+        let Some(slot) = self.slot(token) else { return };
+        if slot.lingers {
+            return;
+        }
+        if slot.is_handshake && !slot.inbound.is_handshake() {
+            slot.is_handshake = false;
+            slot.conn.context().counters.decrement(Metric::Handshakes);
+            if flow == Flow::Open {
+                self.check(token);
+            }
+        }
+        match flow {
+            Flow::Open => {}
+            Flow::Held => {
+                if let Some(slot) = self.slot(token) {
+                    slot.held = true;
+                }
+                self.check(token);
+            }
+            Flow::Over => self.linger(token),
+            Flow::Broken(fault) => {
+                if let Some(slot) = self.slot(token) {
+                    let conn = slot.conn.clone();
+                    self.faults.log(&conn, &fault, self.now_ms);
+                }
+                self.linger(token);
+            }
+        }
+    }
+
+    fn read_unread(&mut self) {
+        for token in std::mem::take(&mut self.unread) {
+            self.read(token);
+        }
+    }
+
+    fn attend(&mut self, token: Token) {
+        let now_ms = self.now_ms;
+        let Some(slot) = self.slot(token) else { return };
+        if slot.lingers {
+            return;
+        }
+        let flow = slot.inbound.attend(&slot.conn, now_ms);
+        if flow == Flow::Open && std::mem::take(&mut slot.held) {
+            // Its events were passed over meanwhile.
+            self.unread.push(token);
+        }
+        self.settle(token, flow);
+    }
+
+    /// Enforces time-outs and sets the next.
+    fn check(&mut self, token: Token) {
+        let now_ms = self.now_ms;
+        let Some(slot) = self.slot(token) else { return };
+        if slot.lingers {
+            self.remove(token);
+            return;
+        }
+        match slot.inbound.check(&slot.conn, now_ms) {
+            None => self.settle(token, Flow::Over),
+            Some(next_ms) => self.schedule(token, next_ms),
+        }
+    }
+
+    fn schedule(&mut self, token: Token, at_ms: u64) {
+        let at_ms = at_ms.clamp(self.now_ms + 1, self.now_ms + Wheel::MAX_MS);
+        let Some(slot) = self.slot(token) else { return };
+        if slot.check_ms != at_ms {
+            slot.check_ms = at_ms;
+            self.wheel.schedule(at_ms, token);
+        }
+    }
+
+    /// The connection is over; gives the client a moment to take the last packets and close, or a
+    /// reset could overtake them.
+    fn linger(&mut self, token: Token) {
+        let Some(slot) = self.slot(token) else { return };
+        if std::mem::replace(&mut slot.lingers, true) {
+            return;
+        }
+        slot.inbound.end(&slot.conn);
+        slot.websocket = None;
+        if std::mem::take(&mut slot.is_handshake) {
+            slot.conn.context().counters.decrement(Metric::Handshakes);
+        }
+        if std::mem::take(&mut slot.held) || slot.hung_up {
+            self.unread.push(token);
+        }
+        let linger_ms = u64::from(self.mailbox.context.limits.linger_ms);
+        self.schedule(token, self.now_ms + linger_ms);
+    }
+
+    fn remove(&mut self, token: Token) {
+        if self.slot(token).is_none() {
+            return;
+        }
+        let mut slot = self.slots.remove(token.0 & (SLOTS - 1));
+        if !slot.lingers {
+            // A client that closed only its side may still read.
+            slot.conn.flush();
+            slot.inbound.end(&slot.conn);
+        }
+        slot.conn.cut();
+        slot.link.shut();
+        let counters = &self.mailbox.context.counters;
+        counters.decrement(Metric::Sockets);
+        if slot.is_handshake {
+            counters.decrement(Metric::Handshakes);
+        }
+    }
+
+    fn accept(&mut self) {
+        if !self.accepting {
+            return;
+        }
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let listener = &mut self.listeners[index];
+                if !listener.ready {
+                    break;
+                }
+                let kind = listener.kind;
+                match listener.accept() {
+                    Accepted::Client(stream) => self.adopt(stream, kind),
+                    Accepted::TurnedAway => {
+                        self.mailbox.context.counters.increment(Metric::SocketsRefused);
+                    }
+                    Accepted::Nobody => break,
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, mut stream: TcpStream, kind: Kind) {
+        let context = &self.mailbox.context;
+        let (counters, limits) = (&context.counters, &context.limits);
+        let full = counters.get(Metric::Handshakes) >= u64::from(limits.handshakes_max)
+            || counters.get(Metric::Sockets) >= u64::from(limits.connections_max);
+        let entry = self.slots.vacant_entry();
+        let generation = self.next_generation;
+        let token = token_of(entry.key(), generation);
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        // One turn is one write: nothing is gained by the system waiting for more.
+        let ready = stream
+            .set_nodelay(true)
+            .and_then(|()| self.poll.registry().register(&mut stream, token, interests));
+        if full || self.drain_until_ms.is_some() || ready.is_err() {
+            counters.increment(Metric::SocketsRefused);
+            return;
+        }
+        counters.increment(Metric::SocketsAccepted);
+        counters.increment(Metric::Sockets);
+        counters.increment(Metric::Handshakes);
+        self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
+        let link = TcpLink::new(stream, self.mailbox.clone(), token);
+        let websocket = match kind {
+            Kind::Tcp => None,
+            Kind::WebSocket => Some(Box::new(WebSocket::new(limits))),
+        };
+        entry.insert(Slot {
+            conn: Conn::new(link.clone()),
+            link,
+            inbound: Inbound::new(self.now_ms),
+            websocket,
+            check_ms: 0,
+            generation,
+            hung_up: false,
+            held: false,
+            is_handshake: true,
+            lingers: false,
+        });
+        self.check(token);
+    }
+
+    fn letter(&mut self, letter: ToLoop) {
+        match letter {
+            ToLoop::Attend(token) => self.attend(token),
+            ToLoop::Adopt { stream, kind } => {
+                if stream.set_nonblocking(true).is_ok() {
+                    self.adopt(TcpStream::from_std(stream), kind);
+                }
+            }
+            ToLoop::Listen(mut listener) => {
+                let token = Token(self.listeners.len() + 1);
+                match self.poll.registry().register(&mut listener.socket, token, Interest::READABLE) {
+                    Ok(()) => self.listeners.push(listener),
+                    Err(e) => tracing::error!(error = %e, "a listener cannot be watched"),
+                }
+            }
+            ToLoop::Accepting(accepting) => {
+                self.accepting = accepting;
+                for listener in &mut self.listeners {
+                    listener.ready = true;
+                }
+            }
+            ToLoop::CloseAll(reason) => self.close_all(reason),
+            ToLoop::Drain { within_ms } => {
+                self.accepting = false;
+                self.drain_until_ms = Some(self.now_ms + within_ms);
+                self.close_all(ReasonCode::ServerShuttingDown);
+            }
+        }
+    }
+
+    fn close_all(&mut self, reason: ReasonCode) {
+        let tokens: Vec<_> = self.slots.iter().map(|(key, slot)| token_of(key, slot.generation)).collect();
+        for token in tokens {
+            if let Some(slot) = self.slot(token)
+                && !slot.lingers
+            {
+                slot.conn.refuse(ReasonCode::ServerUnavailable);
+                slot.conn.close(Ended::Server, reason);
+                self.settle(token, Flow::Over);
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain_until_ms.is_some_and(|ms| self.slots.is_empty() || self.now_ms >= ms)
+    }
+
+    fn flush(&mut self) {
+        self.reads = 0;
+        flush();
+    }
+
+    /// Lets go of what is left.
+    fn abandon(&mut self) {
+        let tokens: Vec<_> = self.slots.iter().map(|(key, slot)| token_of(key, slot.generation)).collect();
+        for token in tokens {
+            self.remove(token);
+        }
+    }
+}

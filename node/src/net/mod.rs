@@ -1,0 +1,21 @@
+//! Bytes in and out: event loops, outboxes, WebSocket, listeners; the tokio front end for simulation.
+
+mod faults;
+mod listener;
+mod loops;
+mod mailbox;
+mod pipe;
+mod server;
+mod slot;
+mod tcp;
+mod websocket;
+mod wheel;
+
+pub use listener::{BindError, Bound, Kind};
+pub use pipe::serve;
+pub use server::Server;
+
+pub use crate::session::{Counters, Metric, flush, turn};
+
+#[cfg(test)]
+mod tests;

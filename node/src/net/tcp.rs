@@ -1,0 +1,60 @@
+//! The link of a connection whose socket an event loop owns.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use super::mailbox::{Mailbox, ToLoop};
+use crate::session::{Context, Link};
+
+/// Any thread may write; the last holder closes the descriptor, so that none can meet another
+/// connection under its number.
+pub(super) struct TcpLink {
+    stream: TcpStream,
+    mailbox: Arc<Mailbox>,
+    token: Token,
+}
+
+impl TcpLink {
+    pub fn new(stream: TcpStream, mailbox: Arc<Mailbox>, token: Token) -> Arc<Self> {
+        Arc::new(Self { stream, mailbox, token })
+    }
+
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&self.stream).read(buf)
+    }
+
+    /// Ends both directions, whoever still holds the descriptor.
+    pub fn shut(&self) {
+        if self.stream.shutdown(Shutdown::Both).is_err() {
+            // The client has done so before.
+        }
+    }
+}
+
+impl Link for TcpLink {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.stream).write(bytes)
+    }
+
+    fn finish(&self) {
+        if self.stream.shutdown(Shutdown::Write).is_err() {
+            // The client has closed; its owner finds out by reading.
+        }
+    }
+
+    fn wake(&self) {
+        self.mailbox.post(ToLoop::Attend(self.token));
+    }
+
+    fn context(&self) -> &Context {
+        &self.mailbox.context
+    }
+
+    fn peer(&self) -> String {
+        self.stream.peer_addr().map_or_else(|_| "gone".into(), |addr| addr.to_string())
+    }
+}

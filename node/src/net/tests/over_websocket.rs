@@ -1,0 +1,171 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
+
+use super::{Running, start};
+use crate::mqtt::{Connect, QoS, Version, encode};
+use crate::net::Kind;
+use crate::session::testing::{encoded, packets, publish_bytes};
+use crate::session::{Limits, Metric};
+
+type Client = WebSocket<TcpStream>;
+
+fn dial(running: &Running) -> TcpStream {
+    let stream = TcpStream::connect(running.address).expect("listens");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream
+}
+
+fn upgrade(running: &Running, path: &str, subprotocols: &[&str]) -> Result<(Client, String), u16> {
+    let mut request = format!("ws://{}{path}", running.address).into_client_request().expect("a request");
+    for subprotocol in subprotocols {
+        request.headers_mut().append("Sec-WebSocket-Protocol", subprotocol.parse().expect("a value"));
+    }
+    match client(request, dial(running)) {
+        Ok((websocket, response)) => {
+            let chosen: Vec<_> = response.headers().get_all("Sec-WebSocket-Protocol").iter().collect();
+            assert_eq!(chosen.len(), 1);
+            Ok((websocket, chosen[0].to_str().expect("text").into()))
+        }
+        Err(tokio_tungstenite::tungstenite::HandshakeError::Failure(Error::Http(response))) => {
+            Err(response.status().as_u16())
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn connect_bytes() -> Vec<u8> {
+    encoded(|buf| {
+        encode::connect(buf, &Connect { client_id: "ws", ..Connect::new(Version::V311) }).expect("fits");
+    })
+}
+
+fn connected(running: &Running) -> Client {
+    let (mut websocket, chosen) = upgrade(running, "/mqtt", &["mqtt"]).expect("an upgrade");
+    assert_eq!(chosen, "mqtt");
+    websocket.send(Message::binary(connect_bytes())).expect("reads");
+    assert_eq!(read(&mut websocket), ["CONNACK 00"]);
+    websocket
+}
+
+fn read(websocket: &mut Client) -> Vec<String> {
+    match websocket.read().expect("a message") {
+        Message::Binary(bytes) => packets(&bytes, Version::V311),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_upgrade() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let chosen = |subprotocols: &[&str]| upgrade(&running, "/mqtt", subprotocols).map(|(_, chosen)| chosen);
+    assert_eq!(chosen(&["mqtt"]).as_deref(), Ok("mqtt"));
+    assert_eq!(chosen(&["mqttv3.1"]).as_deref(), Ok("mqttv3.1"));
+    assert_eq!(chosen(&["chat, mqttv3.1,  mqtt"]).as_deref(), Ok("mqtt"));
+    assert_eq!(chosen(&["chat"]), Err(400));
+    assert_eq!(upgrade(&running, "/other", &["mqtt"]).map(|_| ()), Err(404));
+    for (request, expected) in [
+        ("GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 426 "),
+        ("POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 "),
+        ("\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0\r\n\r\n", "HTTP/1.1 400 "),
+    ] {
+        let mut stream = dial(&running);
+        stream.write_all(request.as_bytes()).expect("reads");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("text");
+        assert!(response.starts_with(expected), "{response}");
+    }
+    running.until("all are gone", |r| r.context.counters.get(Metric::Sockets) == 0);
+    assert!(running.service.take_calls().is_empty());
+}
+
+#[test]
+fn an_upgrade_in_pieces() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let mut stream = dial(&running);
+    stream.set_nodelay(true).expect("an option");
+    let request = "GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    for piece in request.as_bytes().chunks(50) {
+        stream.write_all(piece).expect("reads");
+    }
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).expect("an answer");
+    assert_eq!(&response, b"HTTP/1.1 101");
+}
+
+#[test]
+fn packets_and_frames_need_not_align() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let mut websocket = connected(&running);
+    let publish = publish_bytes(Version::V311, "t", &[b'x'; 300], QoS::AtLeastOnce, 7);
+    let mut bytes = publish.repeat(3);
+    bytes.extend([0xC0, 0]);
+    for piece in bytes.chunks(publish.len() * 2 / 3) {
+        websocket.send(Message::binary(piece.to_vec())).expect("reads");
+    }
+    let mut got = Vec::new();
+    while got.len() < 4 {
+        got.extend(read(&mut websocket));
+    }
+    assert_eq!(got, ["PUBACK 7 00", "PUBACK 7 00", "PUBACK 7 00", "PINGRESP"]);
+}
+
+#[test]
+fn pings_are_answered_and_large_messages_come_whole() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let mut websocket = connected(&running);
+    websocket.send(Message::Ping(vec![1, 2, 3].into())).expect("reads");
+    assert_eq!(websocket.read().expect("a message"), Message::Pong(vec![1, 2, 3].into()));
+    let subscriber = running.service.conn();
+    running.service.subscribers.lock().push((subscriber, QoS::AtMostOnce));
+    for size in [50, 110, 200, 60_000, 70_000, 900_000] {
+        let publish = publish_bytes(Version::V311, "t", &vec![b'x'; size], QoS::AtMostOnce, 0);
+        websocket.send(Message::binary(publish.clone())).expect("reads");
+        assert_eq!(websocket.read().expect("a message"), Message::binary(publish));
+    }
+}
+
+#[test]
+fn text_is_refused_and_close_is_answered() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let mut websocket = connected(&running);
+    websocket.send(Message::text("hello")).expect("reads");
+    let Ok(Message::Close(Some(frame))) = websocket.read() else { panic!("no close") };
+    assert_eq!(frame.code, CloseCode::Unsupported);
+
+    let mut websocket = connected(&running);
+    websocket.close(None).expect("reads");
+    assert!(matches!(websocket.read(), Ok(Message::Close(_)) | Err(Error::ConnectionClosed)));
+    running.until("both have ended", |r| {
+        r.service.calls.lock().iter().filter(|call| **call == "ended Lost").count() == 2
+    });
+}
+
+#[test]
+fn a_disconnect_closes_the_websocket_too() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    let mut websocket = connected(&running);
+    websocket.send(Message::binary(vec![0xE0, 0])).expect("reads");
+    let Ok(Message::Close(Some(frame))) = websocket.read() else { panic!("no close") };
+    assert_eq!(frame.code, CloseCode::Normal);
+}
+
+#[test]
+fn unmasked_and_oversized_frames() {
+    let running = start(Kind::WebSocket, Limits { packet_max_bytes: 1000, ..Limits::default() }, 1);
+    let mut websocket = connected(&running);
+    websocket.get_mut().write_all(&[0x82, 1, 0xC0]).expect("reads");
+    let Ok(Message::Close(Some(frame))) = websocket.read() else { panic!("no close") };
+    assert_eq!(frame.code, CloseCode::Protocol);
+
+    let mut websocket = connected(&running);
+    websocket.get_mut().write_all(&[0x82, 0xFF, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).expect("reads");
+    let Ok(Message::Close(Some(frame))) = websocket.read() else { panic!("no close") };
+    assert_eq!(frame.code, CloseCode::Size);
+}

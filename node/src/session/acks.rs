@@ -1,0 +1,240 @@
+//! Answers owed to a client for what it sent: PUBACK and PUBREC in the order of its publishes,
+//! SUBACK, UNSUBACK and PUBCOMP as they are ready.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::outbound::{Flags, Outbound};
+use super::{AckTicket, Conn, Ended, Metric};
+use crate::mqtt::{ReasonCode, Version, encode};
+
+#[derive(Debug)]
+struct Owed {
+    packet_id: u16,
+    exactly_once: bool,
+    answer: Option<ReasonCode>,
+}
+
+/// What is known of the client's own QoS 1 and 2 publishes and requests.
+#[derive(Debug, Default)]
+pub(super) struct Receiving {
+    /// Publishes whose PUBACK or PUBREC has not been sent, in the order they came.
+    owed: VecDeque<Owed>,
+    /// The ticket of the first of them.
+    first: u64,
+    /// How many of them are QoS 1.
+    at_least_once: u16,
+    /// QoS 2 packet ids from PUBLISH to PUBREL.
+    received: BTreeSet<u16>,
+    /// SUBSCRIBE, UNSUBSCRIBE and PUBREL that the broker has not answered.
+    requests: u16,
+}
+
+impl Receiving {
+    pub fn is_idle(&self) -> bool {
+        self.owed.is_empty() && self.received.is_empty() && self.requests == 0
+    }
+
+    fn push(&mut self, packet_id: u16, exactly_once: bool, answer: Option<ReasonCode>) -> AckTicket {
+        self.owed.push_back(Owed { packet_id, exactly_once, answer });
+        self.at_least_once += u16::from(!exactly_once);
+        AckTicket(self.first + self.owed.len() as u64 - 1)
+    }
+
+    fn pop_answered(&mut self) -> Option<(u16, bool, ReasonCode)> {
+        let answer = self.owed.front()?.answer?;
+        let owed = self.owed.pop_front()?;
+        self.first += 1;
+        self.at_least_once -= u16::from(!owed.exactly_once);
+        Some((owed.packet_id, owed.exactly_once, answer))
+    }
+}
+
+/// What to do with a QoS 1 or 2 PUBLISH that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receive {
+    New {
+        ticket: AckTicket,
+        check_stall: bool,
+    },
+    /// QoS 2, seen before and not released: answered, not passed on [MQTT-4.3.3-10].
+    Duplicate,
+    /// More than the announced Receive Maximum [MQTT-3.3.4-7].
+    Exceeded,
+    Closed,
+}
+
+impl Conn {
+    /// Registers an inbound PUBLISH of QoS 1 or 2.
+    pub(super) fn receive(self: &Arc<Self>, packet_id: u16, exactly_once: bool) -> Receive {
+        let version = self.version();
+        let maximum = usize::from(self.limits().receive_maximum);
+        let remember = !self.is_persistent();
+        self.with_out(|out| {
+            if out.flags.has(Flags::CLOSING) {
+                return Receive::Closed;
+            }
+            let receiving = out.receiving();
+            let used = usize::from(receiving.at_least_once) + receiving.received.len();
+            if exactly_once && receiving.received.contains(&packet_id) {
+                if remember {
+                    receiving.push(packet_id, true, Some(ReasonCode::Success));
+                    send_answered(out, version);
+                    return Receive::Duplicate;
+                }
+            } else if version == Version::V5 && used >= maximum {
+                return Receive::Exceeded;
+            } else if exactly_once {
+                receiving.received.insert(packet_id);
+            }
+            let ticket = receiving.push(packet_id, exactly_once, None);
+            Receive::New { ticket, check_stall: receiving.owed.len() >= maximum }
+        })
+    }
+
+    /// Answers a PUBLISH. PUBACK or PUBREC leaves when those of all earlier publishes have
+    /// [MQTT-4.6.0-2]. An error code to a 3.x client, whose acknowledgements cannot carry one,
+    /// closes the connection without the acknowledgement; except `NotAuthorized`, which is
+    /// acknowledged as if accepted ([MQTT-3.3.5-2] of 3.1.1).
+    pub fn acknowledge(self: &Arc<Self>, ticket: AckTicket, code: ReasonCode) {
+        let version = self.version();
+        if code.is_error() && code != ReasonCode::NotAuthorized && version != Version::V5 {
+            self.close(Ended::Server, code);
+            return;
+        }
+        let stalled = self.with_out(|out| {
+            take_answer(out, ticket, code);
+            send_answered(out, version);
+            out.flags.has(Flags::STALLED)
+        });
+        if stalled {
+            self.relieve();
+        }
+    }
+
+    /// Handles PUBREL of a clean session.
+    pub(super) fn release(self: &Arc<Self>, packet_id: u16) {
+        let version = self.version();
+        let known = self.with_out(|out| {
+            let receiving = out.cold.as_mut().and_then(|cold| cold.receiving.as_mut());
+            let known = receiving.is_some_and(|receiving| receiving.received.remove(&packet_id));
+            let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            out.append(|buf| encode::pubcomp(buf, version, packet_id, code));
+            known
+        });
+        if !known {
+            self.context().counters.increment(Metric::UnknownPacketIds);
+        }
+    }
+
+    /// Answers [`Service::release`](super::Service::release) with PUBCOMP: `Success`, or
+    /// `PacketIdentifierNotFound`.
+    pub fn released(self: &Arc<Self>, packet_id: u16, code: ReasonCode) {
+        let version = self.version();
+        self.answer(|out| {
+            out.receiving().received.remove(&packet_id);
+            out.append(|buf| encode::pubcomp(buf, version, packet_id, code));
+        });
+    }
+
+    /// Answers SUBSCRIBE: one code per filter, in its order [MQTT-3.9.3-1].
+    pub fn subscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
+        let version = self.version();
+        self.answer(|out| out.append(|buf| encode::suback(buf, version, packet_id, codes)));
+    }
+
+    /// Answers UNSUBSCRIBE: one code per filter, in its order.
+    pub fn unsubscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
+        let version = self.version();
+        self.answer(|out| out.append(|buf| encode::unsuback(buf, version, packet_id, codes)));
+    }
+
+    /// Notes a request that the broker will answer; says whether there are as many as allowed.
+    pub(super) fn expect_answer(&self) -> bool {
+        let mut out = self.out.lock();
+        let requests = &mut out.receiving().requests;
+        *requests += 1;
+        *requests >= self.limits().requests_max
+    }
+
+    fn answer(self: &Arc<Self>, answer: impl FnOnce(&mut Outbound)) {
+        self.with_out(|out| {
+            if out.flags.has(Flags::CLOSING) {
+                return;
+            }
+            let requests = &mut out.receiving().requests;
+            *requests = requests.saturating_sub(1);
+            answer(out);
+        });
+        self.relieve();
+    }
+
+    /// Whether the client has so much unanswered or unread that it is not read for now. Asks for
+    /// a wake-up when that changes.
+    pub(super) fn must_stall(&self) -> bool {
+        let mut out = self.out.lock();
+        let stalled = self.is_overloaded(&out);
+        if stalled {
+            out.flags.set(Flags::STALLED);
+        } else {
+            out.flags.clear(Flags::STALLED);
+        }
+        stalled
+    }
+
+    /// Wakes the owner if it waits for the backlog to be gone and it is.
+    pub(super) fn relieve(&self) {
+        let mut out = self.out.lock();
+        if out.flags.has(Flags::STALLED) && !self.is_overloaded(&out) {
+            out.flags.clear(Flags::STALLED);
+            drop(out);
+            self.wake();
+        }
+    }
+
+    pub(super) fn is_overloaded(&self, out: &Outbound) -> bool {
+        let limits = self.limits();
+        if out.len() > 4 * limits.outbox_max_bytes as usize {
+            return true;
+        }
+        let Some(receiving) = out.cold.as_ref().and_then(|cold| cold.receiving.as_ref()) else {
+            return false;
+        };
+        // A 5.0 client is bound by its quota, and is told when it breaks it.
+        receiving.requests >= limits.requests_max
+            || (self.version() != Version::V5 && receiving.owed.len() >= usize::from(limits.receive_maximum))
+    }
+}
+
+fn take_answer(out: &mut Outbound, ticket: AckTicket, code: ReasonCode) {
+    let Some(receiving) = out.cold.as_mut().and_then(|cold| cold.receiving.as_mut()) else { return };
+    let Some(index) = ticket.0.checked_sub(receiving.first) else { return };
+    let index = index as usize;
+    let Some(owed) = receiving.owed.get_mut(index) else { return };
+    owed.answer = Some(code);
+    if code.is_error() && owed.exactly_once {
+        // The id is free again [MQTT-4.3.3-9]; repeats that came meanwhile share the fate.
+        let packet_id = owed.packet_id;
+        receiving.received.remove(&packet_id);
+        for later in receiving.owed.iter_mut().skip(index + 1) {
+            if later.exactly_once && later.packet_id == packet_id && later.answer.is_some() {
+                later.answer = Some(code);
+            }
+        }
+    }
+}
+
+/// Appends PUBACK and PUBREC as far as they are answered without a gap.
+fn send_answered(out: &mut Outbound, version: Version) {
+    loop {
+        let Some(receiving) = out.cold.as_mut().and_then(|cold| cold.receiving.as_mut()) else { return };
+        let Some((packet_id, exactly_once, code)) = receiving.pop_answered() else { return };
+        out.append(|buf| {
+            if exactly_once {
+                encode::pubrec(buf, version, packet_id, code);
+            } else {
+                encode::puback(buf, version, packet_id, code);
+            }
+        });
+    }
+}

@@ -1,0 +1,492 @@
+//! One client's connection, as everybody but its owner sees it.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::deliver::Sending;
+use super::outbound::{Flags, Greeting, Outbound};
+use super::{Context, Ended, Grant, Limits, Link, Metric, PublishOrder, pool, turn};
+use crate::mqtt::{ConnAck, Connect, Disconnect, ReasonCode, Version, encode};
+use crate::state::Incarnation;
+
+/// Packets appended between two looks at the count of an outbox.
+const COUNT_PACKETS_AT: u16 = 1024;
+
+mod state {
+    /// CONNACK with success was appended.
+    pub const ACCEPTED: u8 = 1;
+    pub const PERSISTENT: u8 = 2;
+}
+
+/// A connection, shared by its front end (which owns it), the broker's indexes and whoever is
+/// delivering to it. All methods may be called from any thread and none blocks. What they append
+/// is written at the end of the thread's [`turn`](super::turn()), or at once outside of one.
+pub struct Conn {
+    id: u64,
+    link: Arc<dyn Link>,
+    client: OnceLock<Arc<str>>,
+    incarnation: AtomicU64,
+    pub(super) out: Mutex<Outbound>,
+    order: Mutex<Option<Box<PublishOrder>>>,
+    version: AtomicU8,
+    state: AtomicU8,
+    ended: AtomicU8,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn")
+            .field("id", &self.id)
+            .field("client", &self.client.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Conn {
+    /// A connection whose client has not said anything yet.
+    pub fn new(link: Arc<dyn Link>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            link,
+            client: OnceLock::new(),
+            incarnation: AtomicU64::new(0),
+            out: Mutex::new(Outbound::default()),
+            order: Mutex::new(None),
+            version: AtomicU8::new(0),
+            state: AtomicU8::new(0),
+            ended: AtomicU8::new(0),
+        })
+    }
+
+    /// Unique in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The client id; empty until accepted.
+    pub fn client(&self) -> &str {
+        self.client.get().map_or("", |client| client)
+    }
+
+    /// The client id as the grant shared it; `None` until accepted.
+    pub fn client_arc(&self) -> Option<&Arc<str>> {
+        self.client.get()
+    }
+
+    /// Of the grant; 0 until accepted.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// What the CONNECT named; 5.0 before it came.
+    pub fn version(&self) -> Version {
+        match self.version.load(Ordering::Relaxed) {
+            3 => Version::V31,
+            4 => Version::V311,
+            _ => Version::V5,
+        }
+    }
+
+    /// The session outlives the connection.
+    pub fn is_persistent(&self) -> bool {
+        self.state.load(Ordering::Acquire) & state::PERSISTENT != 0
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        self.state.load(Ordering::Acquire) & state::ACCEPTED != 0
+    }
+
+    /// Nothing is sent on it any more.
+    pub fn is_closing(&self) -> bool {
+        self.out.lock().flags.has(Flags::CLOSING)
+    }
+
+    /// The client's address, for logs and display.
+    pub fn peer(&self) -> String {
+        self.link.peer()
+    }
+
+    pub fn context(&self) -> &Context {
+        self.link.context()
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.link.context().limits
+    }
+
+    pub(super) fn wake(&self) {
+        self.link.wake();
+    }
+
+    /// What this client's publishes have under way; nothing for most.
+    pub fn publish_order(&self) -> &Mutex<Option<Box<PublishOrder>>> {
+        &self.order
+    }
+
+    /// Notes what CONNECT said, so that it can be answered from anywhere.
+    pub(super) fn greet(&self, connect: &Connect<'_>, server_keep_alive_s: Option<u16>) {
+        let limits = self.limits();
+        self.version.store(connect.version as u8, Ordering::Relaxed);
+        let mut out = self.out.lock();
+        out.maximum_packet = connect.maximum_packet_size.unwrap_or(u32::MAX);
+        out.receive_maximum = connect.receive_maximum.min(limits.inflight_max).max(1);
+        out.alias_maximum = connect.topic_alias_maximum.min(limits.outbound_alias_max);
+        let greeting = Greeting { expiry_asked_s: connect.session_expiry_s, server_keep_alive_s };
+        out.cold().greeting = Some(Box::new(greeting));
+    }
+
+    /// Answers CONNECT: the client is in. False: the connection was over before; it must be given
+    /// up, and [`Service::ended`](super::Service::ended) has been or will be called.
+    pub fn accept(self: &Arc<Self>, grant: Grant) -> bool {
+        let limits = self.limits();
+        let version = self.version();
+        let accepted = self.with_out(|out| {
+            if out.flags.has(Flags::CLOSING) {
+                return false;
+            }
+            let Some(greeting) = out.cold.as_mut().and_then(|cold| cold.greeting.take()) else {
+                return false;
+            };
+            let ack = ConnAck {
+                session_present: grant.session_present,
+                session_expiry_s: (grant.expiry_s != greeting.expiry_asked_s).then_some(grant.expiry_s),
+                receive_maximum: limits.receive_maximum,
+                maximum_packet_size: Some(limits.packet_max_bytes),
+                assigned_client_id: grant.assigned.then_some(&*grant.client_id),
+                topic_alias_maximum: limits.topic_alias_max,
+                server_keep_alive_s: greeting.server_keep_alive_s,
+                ..ConnAck::new(ReasonCode::Success)
+            };
+            let maximum = out.maximum_packet;
+            if !encode::connack(out.buffer(), version, &ack, maximum) {
+                // Not even CONNACK fits what the client takes.
+                out.flags.set(Flags::CLOSING);
+                return false;
+            }
+            out.packets += 1;
+            if grant.persistent {
+                out.cold().sending = Some(Box::new(Sending::stored_from(grant.queue_head)));
+            }
+            let _ = self.client.set(grant.client_id);
+            self.incarnation.store(grant.incarnation, Ordering::Relaxed);
+            let persistent = if grant.persistent { state::PERSISTENT } else { 0 };
+            self.state.store(state::ACCEPTED | persistent, Ordering::Release);
+            out.shrink();
+            true
+        });
+        if accepted {
+            let counters = &self.context().counters;
+            counters.increment(Metric::ConnectAccepted);
+            counters.increment(Metric::Connections);
+        } else {
+            self.finish_if_closing();
+        }
+        self.link.wake();
+        accepted
+    }
+
+    /// Answers CONNECT: the client is not let in [MQTT-3.1.4-2]. A 3.x client is told the nearest
+    /// return code that its version has, or none.
+    pub fn refuse(self: &Arc<Self>, reason: ReasonCode) {
+        let version = self.version();
+        let refused = self.with_out(|out| {
+            let greeting = out.cold.as_mut().and_then(|cold| cold.greeting.take());
+            if greeting.is_none() || out.flags.has(Flags::CLOSING) {
+                return false;
+            }
+            let maximum = out.maximum_packet;
+            if encode::connack(out.buffer(), version, &ConnAck::new(reason), maximum) {
+                out.packets += 1;
+            }
+            out.close_frame();
+            self.forbid_locked(out, Ended::Server);
+            true
+        });
+        if refused {
+            self.context().counters.increment(Metric::ConnectRefused);
+            self.finish_if_closing();
+        }
+    }
+
+    /// Refuses what cannot even be read as a CONNECT, in the form of `version`.
+    pub(super) fn refuse_unread(self: &Arc<Self>, version: Version, reason: ReasonCode) {
+        self.version.store(version as u8, Ordering::Relaxed);
+        self.out.lock().cold().greeting =
+            Some(Box::new(Greeting { expiry_asked_s: 0, server_keep_alive_s: None }));
+        self.refuse(reason);
+    }
+
+    /// Closes the connection. An accepted 5.0 client is told `reason` by DISCONNECT, a 3.x client
+    /// and one that waits for CONNACK see the close alone [MQTT-3.14.0-1]. `why` is what `ended`
+    /// is told; the first close counts. Bytes that the client has not taken by then are lost.
+    pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
+        let says_why = self.is_accepted() && self.version() == Version::V5;
+        self.close_with(why, says_why.then_some(reason));
+    }
+
+    /// Closes it after the client's own DISCONNECT. False: it was closed before.
+    pub(super) fn close_silently(self: &Arc<Self>) -> bool {
+        self.close_with(Ended::Lost, None)
+    }
+
+    fn close_with(self: &Arc<Self>, why: Ended, told: Option<ReasonCode>) -> bool {
+        let closed = self.with_out(|out| {
+            if out.flags.has(Flags::CLOSING) {
+                return false;
+            }
+            if let Some(reason) = told {
+                let maximum = out.maximum_packet;
+                let disconnect = Disconnect { reason, ..Disconnect::default() };
+                if encode::disconnect(out.buffer(), &disconnect, maximum) {
+                    out.packets += 1;
+                }
+            }
+            out.close_frame();
+            self.forbid_locked(out, why);
+            true
+        });
+        if closed {
+            self.finish_if_closing();
+        }
+        closed
+    }
+
+    /// Appends what the WebSocket protocol itself has to say.
+    pub fn append_raw(self: &Arc<Self>, bytes: &[u8]) {
+        self.with_out(|out| {
+            if !out.flags.has(Flags::FINISHED) {
+                out.append_raw(bytes);
+            }
+        });
+    }
+
+    /// Closes it with last bytes of the WebSocket protocol, which then says no more.
+    pub fn close_raw(self: &Arc<Self>, bytes: &[u8]) {
+        let closed = self.with_out(|out| {
+            if out.flags.has(Flags::CLOSING) {
+                return false;
+            }
+            out.append_raw(bytes);
+            out.flags.clear(Flags::FRAMED);
+            self.forbid_locked(out, Ended::Lost);
+            true
+        });
+        if closed {
+            self.finish_if_closing();
+        }
+    }
+
+    /// From now on packets travel in WebSocket frames.
+    pub fn set_framed(&self) {
+        self.out.lock().flags.set(Flags::FRAMED);
+    }
+
+    /// Closes it to further packets, for this reason. With the lock held, because the owner may
+    /// ask for the reason as soon as it is released.
+    fn forbid_locked(&self, out: &mut Outbound, why: Ended) {
+        let code = match why {
+            Ended::TakenOver => 1,
+            Ended::Server => 2,
+            Ended::Lost | Ended::Disconnect { .. } => 3,
+        };
+        out.flags.set(Flags::CLOSING);
+        self.ended.store(code, Ordering::Release);
+    }
+
+    /// Why this side closed it, if it did.
+    pub(super) fn closed_by_us(&self) -> Option<Ended> {
+        match self.ended.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Ended::TakenOver),
+            2 => Some(Ended::Server),
+            _ => Some(Ended::Lost),
+        }
+    }
+
+    /// Nothing is appended any more. Says whether the client had been accepted.
+    pub(super) fn forbid(&self) -> bool {
+        self.out.lock().flags.set(Flags::CLOSING);
+        self.is_accepted()
+    }
+
+    /// The front end lets go of the connection: nothing is written any more, and whoever still
+    /// holds it holds nothing but its names.
+    pub fn cut(&self) {
+        let cold = {
+            let mut out = self.out.lock();
+            out.flags.set(Flags::CLOSING | Flags::FINISHED);
+            out.discard();
+            self.count_packets(&mut out);
+            out.cold.take()
+        };
+        drop(cold);
+    }
+
+    /// Whether stored deliveries are waiting that could go now; once.
+    pub(super) fn take_hungry(&self) -> bool {
+        self.out.lock().flags.clear(Flags::HUNGRY)
+    }
+
+    /// Frees what an idle connection does not need.
+    pub(super) fn shrink(&self) {
+        self.out.lock().shrink();
+    }
+
+    /// Runs `f` on the outbox and sees to it that what it appended is written.
+    pub(super) fn with_out<R>(self: &Arc<Self>, f: impl FnOnce(&mut Outbound) -> R) -> R {
+        let mut out = self.out.lock();
+        let result = f(&mut out);
+        if out.packets >= COUNT_PACKETS_AT {
+            self.count_packets(&mut out);
+        }
+        let unnoticed = !out.is_empty()
+            && !out.flags.has(Flags::DIRTY | Flags::WRITING | Flags::BLOCKED | Flags::FINISHED);
+        if unnoticed {
+            out.flags.set(Flags::DIRTY);
+        }
+        drop(out);
+        if unnoticed {
+            turn::note(self);
+        }
+        result
+    }
+
+    fn count_packets(&self, out: &mut Outbound) {
+        self.context().counters.add(Metric::PacketsSent, u64::from(std::mem::take(&mut out.packets)));
+    }
+
+    /// Ends the writing side of a closing connection at once if nothing waits, or if the client
+    /// does not take it.
+    fn finish_if_closing(self: &Arc<Self>) {
+        let mut out = self.out.lock();
+        if !out.flags.has(Flags::CLOSING) || out.flags.has(Flags::FINISHED | Flags::WRITING) {
+            return;
+        }
+        if out.flags.has(Flags::BLOCKED) {
+            out.discard();
+        }
+        if out.is_empty() {
+            self.finish(out);
+        }
+    }
+
+    fn finish(&self, mut out: MutexGuard<'_, Outbound>) {
+        out.flags.set(Flags::FINISHED | Flags::CLOSING);
+        out.discard();
+        self.count_packets(&mut out);
+        drop(out);
+        self.link.finish();
+        self.link.wake();
+    }
+
+    /// The owner says that the socket takes bytes again.
+    pub fn writable(&self) {
+        let mut out = self.out.lock();
+        if out.flags.clear(Flags::BLOCKED) && !out.flags.has(Flags::WRITING) {
+            self.write_out(out);
+        }
+    }
+
+    /// Writes what waits, unless another thread is at it.
+    pub fn flush(&self) {
+        let mut out = self.out.lock();
+        out.flags.clear(Flags::DIRTY);
+        if !out.flags.has(Flags::WRITING | Flags::BLOCKED | Flags::FINISHED) {
+            self.write_out(out);
+        }
+    }
+
+    /// Takes the buffer, writes it without the lock, and looks again: who appends meanwhile
+    /// leaves the writing to us.
+    fn write_out(&self, mut out: MutexGuard<'_, Outbound>) {
+        loop {
+            if out.is_empty() {
+                out.recycle();
+                if out.flags.has(Flags::CLOSING) {
+                    self.finish(out);
+                    return;
+                }
+                self.send_waiting(&mut out);
+                if out.is_empty() {
+                    self.count_packets(&mut out);
+                    // Whoever was held up by the backlog goes on.
+                    let relieved = out.flags.has(Flags::STALLED) && !self.is_overloaded(&out);
+                    if relieved {
+                        out.flags.clear(Flags::STALLED);
+                    }
+                    let held_up = relieved || (out.flags.has(Flags::HUNGRY) && out.window_has_room());
+                    drop(out);
+                    if held_up {
+                        self.link.wake();
+                    }
+                    return;
+                }
+            }
+            let (bytes, mut head) = out.take();
+            out.flags.set(Flags::WRITING);
+            let result = MutexGuard::unlocked(&mut out, || self.write_all(&bytes, &mut head));
+            out.flags.clear(Flags::WRITING);
+            if out.flags.has(Flags::FINISHED) {
+                pool::give(bytes);
+                return;
+            }
+            match result {
+                Ok(true) => pool::give(bytes),
+                Ok(false) => {
+                    // The socket may have become writable before anybody could see that we are
+                    // blocked: that edge would be lost. Once more, under the lock.
+                    out.put_back(bytes, head);
+                    match self.write_some(out.front()) {
+                        Ok(Some(written)) => out.consume(written),
+                        Ok(None) if out.flags.has(Flags::CLOSING) => {
+                            self.finish(out);
+                            return;
+                        }
+                        Ok(None) => {
+                            out.flags.set(Flags::BLOCKED);
+                            return;
+                        }
+                        Err(()) => {
+                            self.finish(out);
+                            return;
+                        }
+                    }
+                }
+                Err(()) => {
+                    self.finish(out);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether everything was written; `Err`: the connection is broken.
+    fn write_all(&self, bytes: &[u8], head: &mut usize) -> Result<bool, ()> {
+        while *head < bytes.len() {
+            match self.write_some(&bytes[*head..])? {
+                Some(written) => *head += written,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// One write; `None`: it would block.
+    fn write_some(&self, bytes: &[u8]) -> Result<Option<usize>, ()> {
+        loop {
+            match self.link.write(bytes) {
+                Ok(0) => return Err(()),
+                Ok(written) => {
+                    self.context().counters.add(Metric::BytesSent, written as u64);
+                    return Ok(Some(written));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(_) => return Err(()),
+            }
+        }
+    }
+}

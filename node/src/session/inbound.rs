@@ -1,0 +1,551 @@
+//! What a client sends, turned into calls of the broker.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::acks::Receive;
+use super::deliver::ClientAck;
+use super::{Conn, ConnectRequest, Ended, Metric, SubscribeItem, WillRequest, pool};
+use crate::mqtt::{
+    self, Ack, Connect, DecodeError, Disconnect, Packet, Publication, Publish, QoS, ReasonCode, Subscribe,
+    Unsubscribe, Version, encode, topic,
+};
+use crate::state::{DeliveryStep, QueueSeq};
+
+/// A connection is looked at this often even if nothing is due, to free what it does not need.
+const IDLE_CHECK_MS: u64 = 60_000;
+
+/// What the front end does next with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Reads on.
+    Open,
+    /// Does not read until [`Inbound::attend`] says otherwise.
+    Held,
+    /// Reads no more: calls [`Inbound::end`] and lets the client take what is left.
+    Over,
+    /// As `Over`, because of what the client sent.
+    Broken(DecodeError),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// CONNECT is to come.
+    Fresh,
+    /// CONNECT came; the broker has not answered.
+    Waiting,
+    Open,
+    Over,
+}
+
+/// The reading side of a connection, owned by its front end.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Bytes from the beginning of a packet that is not whole or may not be processed yet.
+    partial: Vec<u8>,
+    rare: Option<Box<Rare>>,
+    /// When the last packet came, or the phase began, whichever is later.
+    since_ms: u64,
+    keep_alive_s: u16,
+    phase: Phase,
+    /// Not read because of its backlog, since `since_ms`.
+    stalled: bool,
+    /// CONNECT asked for a session that ends with the connection.
+    expires_at_once: bool,
+    /// `Service::connect` was called and `Service::ended` was not.
+    known: bool,
+}
+
+/// What few connections have, or only at their end.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Topics by alias less one; empty: not defined.
+    aliases: Vec<Box<str>>,
+    /// The client's own DISCONNECT.
+    farewell: Option<Ended>,
+}
+
+/// What one batch of bytes amounts to.
+struct Batch {
+    now_ms: u64,
+    steps: Vec<(QueueSeq, DeliveryStep)>,
+    packets: u64,
+    publishes: u64,
+    fault: Option<DecodeError>,
+    /// Something may have grown beyond its bound.
+    check_stall: bool,
+}
+
+impl Inbound {
+    /// `now_ms`, here and below: a monotonic clock of the front end's choice.
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            partial: Vec::new(),
+            rare: None,
+            since_ms: now_ms,
+            keep_alive_s: 0,
+            phase: Phase::Fresh,
+            stalled: false,
+            expires_at_once: true,
+            known: false,
+        }
+    }
+
+    /// CONNECT has not been answered with success.
+    pub fn is_handshake(&self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Waiting)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Takes what was read. While held, bytes are kept unprocessed; the front end hands over
+    /// only what it had already read, which bounds them.
+    pub fn feed(&mut self, conn: &Arc<Conn>, bytes: &[u8], now_ms: u64) -> Flow {
+        if !bytes.is_empty() {
+            conn.context().counters.add(Metric::BytesReceived, bytes.len() as u64);
+        }
+        let mut batch = Batch::new(now_ms);
+        let mut rest = bytes;
+        while !self.partial.is_empty() && self.goes_on() {
+            if !self.complete_first(conn, &mut rest, &mut batch) {
+                return self.settle(conn, batch);
+            }
+            let mut partial = std::mem::take(&mut self.partial);
+            let used = self.run(conn, &partial, &mut batch);
+            if used == partial.len() {
+                pool::give(partial);
+            } else {
+                partial.drain(..used);
+                self.partial = partial;
+            }
+        }
+        if self.partial.is_empty() {
+            let used = self.run(conn, rest, &mut batch);
+            rest = &rest[used..];
+        }
+        if !rest.is_empty() && self.phase != Phase::Over {
+            self.keep(rest);
+        }
+        self.settle(conn, batch)
+    }
+
+    /// Called after a wake-up: goes on with what was held up.
+    pub fn attend(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Flow {
+        self.follow(conn, now_ms);
+        if self.stalled && !conn.must_stall() {
+            self.stalled = false;
+            // The keep-alive was suspended.
+            self.since_ms = now_ms;
+        }
+        if self.phase == Phase::Open && conn.is_persistent() {
+            let service = &conn.context().service;
+            let passed_over = conn.take_passed_over();
+            if !passed_over.is_empty() {
+                let steps: Vec<_> = passed_over.into_iter().map(|seq| (seq, DeliveryStep::Done)).collect();
+                service.progress(conn, &steps);
+            }
+            if conn.take_hungry() {
+                service.wants_more(conn);
+            }
+        }
+        self.feed(conn, &[], now_ms)
+    }
+
+    /// Enforces the time-outs; says when to call again. `None`: the connection is over.
+    pub fn check(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Option<u64> {
+        self.follow(conn, now_ms);
+        let limits = &conn.context().limits;
+        let deadline_ms = match self.phase {
+            Phase::Over => return None,
+            Phase::Fresh => Some(self.since_ms + u64::from(limits.connect_timeout_ms)),
+            Phase::Waiting => Some(self.since_ms + u64::from(limits.answer_timeout_ms)),
+            Phase::Open if self.stalled => Some(self.since_ms + u64::from(limits.stall_timeout_ms)),
+            // One and a half times the Keep Alive [MQTT-3.1.2-22].
+            Phase::Open if self.keep_alive_s > 0 => Some(self.since_ms + u64::from(self.keep_alive_s) * 1500),
+            Phase::Open => None,
+        };
+        let idle_ms = now_ms + IDLE_CHECK_MS;
+        if deadline_ms.is_none_or(|deadline_ms| now_ms < deadline_ms) {
+            conn.shrink();
+            return Some(deadline_ms.map_or(idle_ms, |deadline_ms| deadline_ms.min(idle_ms)));
+        }
+        let counters = &conn.context().counters;
+        match self.phase {
+            Phase::Fresh => {
+                counters.increment(Metric::ConnectTimeouts);
+                conn.close(Ended::Lost, ReasonCode::UnspecifiedError);
+            }
+            Phase::Waiting => conn.refuse(ReasonCode::ServerUnavailable),
+            _ if self.stalled => {
+                counters.increment(Metric::StallTimeouts);
+                conn.close(Ended::Lost, ReasonCode::QuotaExceeded);
+            }
+            _ => {
+                counters.increment(Metric::KeepAliveTimeouts);
+                conn.close(Ended::Lost, ReasonCode::KeepAliveTimeout);
+            }
+        }
+        self.phase = Phase::Over;
+        None
+    }
+
+    /// The connection is over, for whatever reason: tells the broker, once.
+    pub fn end(&mut self, conn: &Arc<Conn>) {
+        self.phase = Phase::Over;
+        pool::give(std::mem::take(&mut self.partial));
+        let farewell = self.rare.take().and_then(|rare| rare.farewell);
+        let accepted = conn.forbid();
+        if !std::mem::take(&mut self.known) {
+            return;
+        }
+        if accepted {
+            conn.context().counters.decrement(Metric::Connections);
+        }
+        let why = farewell.or_else(|| conn.closed_by_us()).unwrap_or(Ended::Lost);
+        conn.context().service.ended(conn, why);
+    }
+
+    fn goes_on(&self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Open) && !self.stalled
+    }
+
+    /// Takes over what other threads did to the connection.
+    fn follow(&mut self, conn: &Arc<Conn>, now_ms: u64) {
+        if self.phase != Phase::Over && conn.is_closing() {
+            self.phase = Phase::Over;
+        } else if self.phase == Phase::Waiting && conn.is_accepted() {
+            self.phase = Phase::Open;
+            self.since_ms = now_ms;
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.partial.capacity() == 0 {
+            self.partial = pool::take();
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+
+    /// Adds to the kept bytes until their first packet is whole. False: it is not.
+    fn complete_first(&mut self, conn: &Arc<Conn>, rest: &mut &[u8], batch: &mut Batch) -> bool {
+        loop {
+            let missing = match mqtt::frame_len(&self.partial, conn.limits().packet_max_bytes) {
+                Ok(Some(len)) if self.partial.len() >= len => return true,
+                Ok(Some(len)) => len - self.partial.len(),
+                // The length is not known: one byte more at a time, at most four times.
+                Ok(None) => 1,
+                Err(fault) => {
+                    self.fail(conn, fault, batch);
+                    return false;
+                }
+            };
+            if rest.is_empty() {
+                return false;
+            }
+            let (more, after) = rest.split_at(missing.min(rest.len()));
+            self.partial.extend_from_slice(more);
+            *rest = after;
+        }
+    }
+
+    /// Processes whole packets as long as it may; says how many bytes they were.
+    fn run(&mut self, conn: &Arc<Conn>, bytes: &[u8], batch: &mut Batch) -> usize {
+        let mut used = 0;
+        while used < bytes.len() && self.goes_on() {
+            let rest = &bytes[used..];
+            match mqtt::frame_len(rest, conn.limits().packet_max_bytes) {
+                Ok(Some(len)) if len <= rest.len() => {
+                    used += len;
+                    batch.packets += 1;
+                    self.packet(conn, &rest[..len], batch);
+                }
+                Ok(_) => break,
+                Err(fault) => self.fail(conn, fault, batch),
+            }
+        }
+        used
+    }
+
+    /// After the packets of a batch: what is told once per batch.
+    fn settle(&mut self, conn: &Arc<Conn>, batch: Batch) -> Flow {
+        let context = conn.context();
+        if batch.packets > 0 {
+            context.counters.add(Metric::PacketsReceived, batch.packets);
+        }
+        if batch.publishes > 0 {
+            context.counters.add(Metric::PublishReceived, batch.publishes);
+        }
+        if !batch.steps.is_empty() {
+            context.service.progress(conn, &batch.steps);
+            if batch.steps.iter().any(|(_, step)| *step == DeliveryStep::Done) {
+                conn.take_hungry();
+                context.service.wants_more(conn);
+            }
+        }
+        self.follow(conn, batch.now_ms);
+        match self.phase {
+            Phase::Over => batch.fault.map_or(Flow::Over, Flow::Broken),
+            Phase::Waiting => Flow::Held,
+            _ => {
+                if !self.stalled && batch.packets > 0 {
+                    self.stall_if_overloaded(conn);
+                }
+                if self.stalled { Flow::Held } else { Flow::Open }
+            }
+        }
+    }
+
+    fn stall_if_overloaded(&mut self, conn: &Arc<Conn>) {
+        // `since_ms` is the time of the packet that brought it about.
+        self.stalled = conn.must_stall();
+    }
+
+    fn fail(&mut self, conn: &Arc<Conn>, fault: DecodeError, batch: &mut Batch) {
+        conn.context().counters.protocol_error(fault.reason);
+        match fault.connack {
+            Some(version) if self.phase == Phase::Fresh => conn.refuse_unread(version, fault.reason),
+            _ => conn.close(Ended::Lost, fault.reason),
+        }
+        self.phase = Phase::Over;
+        batch.fault = Some(fault);
+    }
+
+    fn packet(&mut self, conn: &Arc<Conn>, bytes: &[u8], batch: &mut Batch) {
+        self.since_ms = batch.now_ms;
+        let version = (self.phase != Phase::Fresh).then(|| conn.version());
+        let result = match mqtt::decode(bytes, version) {
+            Ok(packet) => self.dispatch(conn, packet, batch),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = result {
+            self.fail(conn, fault, batch);
+        } else if batch.check_stall {
+            batch.check_stall = false;
+            self.stall_if_overloaded(conn);
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        conn: &Arc<Conn>,
+        packet: Packet<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), DecodeError> {
+        match packet {
+            Packet::Publish(publish) => self.publish(conn, &publish, batch),
+            Packet::PubAck(ack) => client_ack(conn, ClientAck::Ack, &ack, batch),
+            Packet::PubRec(ack) => client_ack(conn, ClientAck::Rec, &ack, batch),
+            Packet::PubComp(ack) => client_ack(conn, ClientAck::Comp, &ack, batch),
+            Packet::PubRel(ack) => {
+                if conn.is_persistent() {
+                    batch.check_stall |= conn.expect_answer();
+                    conn.context().service.release(conn, ack.packet_id);
+                } else {
+                    conn.release(ack.packet_id);
+                }
+                Ok(())
+            }
+            Packet::PingReq => {
+                conn.with_out(|out| out.append(encode::pingresp));
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => {
+                subscribe_to(conn, &subscribe, batch);
+                Ok(())
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                unsubscribe_from(conn, &unsubscribe, batch);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(conn, &disconnect),
+            Packet::Connect(connect) if self.phase == Phase::Fresh => self.connect(conn, &connect),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(DecodeError::protocol("a second CONNECT")),
+            Packet::Auth(_) => Err(DecodeError::protocol("AUTH without an authentication method in CONNECT")),
+            _ => Err(DecodeError::protocol("a packet that only servers send")),
+        }
+    }
+
+    fn connect(&mut self, conn: &Arc<Conn>, connect: &Connect<'_>) -> Result<(), DecodeError> {
+        let limits = conn.limits();
+        let refusal =
+            |reason, what| DecodeError { connack: Some(connect.version), ..DecodeError::new(reason, what) };
+        if connect.auth_method.is_some() {
+            // [MQTT-4.12.0-1]
+            return Err(refusal(ReasonCode::BadAuthenticationMethod, "an authentication method"));
+        }
+        let may_be_empty = match connect.version {
+            Version::V5 => true,
+            // [MQTT-3.1.3-8] of 3.1.1
+            Version::V311 => connect.clean_start,
+            Version::V31 => false,
+        };
+        if connect.client_id.is_empty() && !may_be_empty {
+            return Err(refusal(ReasonCode::ClientIdentifierNotValid, "an empty client id"));
+        }
+        if connect.client_id.len() > usize::from(limits.client_id_max_bytes) {
+            return Err(refusal(ReasonCode::ClientIdentifierNotValid, "a client id that is too long"));
+        }
+        let is_v5 = connect.version == Version::V5;
+        let keep_alive_max_s = limits.keep_alive_max_s;
+        let capped = is_v5
+            && keep_alive_max_s != u16::MAX
+            && (connect.keep_alive_s == 0 || connect.keep_alive_s > keep_alive_max_s);
+        self.keep_alive_s = if capped { keep_alive_max_s } else { connect.keep_alive_s };
+        self.expires_at_once = connect.session_expiry_s == 0;
+        let expiry_s = match (is_v5, connect.clean_start) {
+            (true, _) => connect.session_expiry_s.min(limits.session_expiry_max_s),
+            (false, true) => 0,
+            (false, false) => limits.session_expiry_max_s,
+        };
+        let will_properties = connect.will.map(|will| will.forward_properties());
+        let request = ConnectRequest {
+            version: connect.version,
+            client_id: connect.client_id,
+            clean_start: connect.clean_start,
+            expiry_s,
+            keep_alive_s: self.keep_alive_s,
+            receive_maximum: connect.receive_maximum.min(limits.inflight_max).max(1),
+            username: connect.username,
+            password: connect.password,
+            will: connect.will.map(|will| WillRequest {
+                topic: will.topic,
+                payload: will.payload,
+                properties: will_properties.as_deref().unwrap_or_default(),
+                qos: will.qos,
+                retain: will.retain,
+                expiry_s: will.expiry_s,
+                delay_s: will.delay_s,
+            }),
+        };
+        conn.greet(connect, capped.then_some(keep_alive_max_s));
+        self.phase = Phase::Waiting;
+        self.known = true;
+        conn.context().service.connect(conn, &request);
+        self.follow(conn, self.since_ms);
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        conn: &Arc<Conn>,
+        publish: &Publish<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), DecodeError> {
+        batch.publishes += 1;
+        let limits = conn.limits();
+        if publish.topic_alias != 0 && !publish.topic.is_empty() {
+            self.define_alias(publish.topic_alias, publish.topic, limits.topic_alias_max)?;
+        }
+        let topic = match publish.topic_alias {
+            0 => publish.topic,
+            alias => match self.rare.as_ref().and_then(|rare| rare.aliases.get(usize::from(alias) - 1)) {
+                Some(topic) if !topic.is_empty() => topic,
+                _ if alias > limits.topic_alias_max => return Err(bad_alias()),
+                _ => return Err(DecodeError::protocol("a topic alias that was not defined")),
+            },
+        };
+        let levels_max = usize::from(limits.topic_levels_max);
+        if topic.len() > levels_max && topic::level_count(topic) > levels_max {
+            return Err(DecodeError::new(ReasonCode::TopicNameInvalid, "more topic levels than allowed"));
+        }
+        let ticket = match publish.qos {
+            QoS::AtMostOnce => None,
+            qos => match conn.receive(publish.packet_id, qos == QoS::ExactlyOnce) {
+                Receive::New { ticket, check_stall } => {
+                    batch.check_stall |= check_stall;
+                    Some(ticket)
+                }
+                Receive::Duplicate | Receive::Closed => return Ok(()),
+                Receive::Exceeded => {
+                    let reason = ReasonCode::ReceiveMaximumExceeded;
+                    return Err(DecodeError::new(reason, "more unacknowledged publishes than announced"));
+                }
+            },
+        };
+        let properties = publish.forward_properties();
+        let publication = Publication {
+            topic,
+            payload: publish.payload,
+            properties: &properties,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at_ms: 0,
+            publisher: conn.client(),
+        };
+        conn.context().service.publish(conn, &publication, publish.expiry_s, ticket, publish.packet_id);
+        Ok(())
+    }
+
+    fn define_alias(&mut self, alias: u16, topic: &str, maximum: u16) -> Result<(), DecodeError> {
+        if alias > maximum {
+            return Err(bad_alias());
+        }
+        let index = usize::from(alias) - 1;
+        let aliases = &mut self.rare.get_or_insert_default().aliases;
+        if aliases.len() <= index {
+            aliases.resize_with(index + 1, Box::default);
+        }
+        if *aliases[index] != *topic {
+            aliases[index] = topic.into();
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, conn: &Arc<Conn>, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
+        if self.expires_at_once && disconnect.session_expiry_s.is_some_and(|s| s != 0) {
+            // [MQTT-3.14.2.2.2]
+            return Err(DecodeError::protocol("a session expiry in DISCONNECT after none in CONNECT"));
+        }
+        let expiry_max_s = conn.limits().session_expiry_max_s;
+        if conn.close_silently() {
+            self.rare.get_or_insert_default().farewell = Some(Ended::Disconnect {
+                // [MQTT-3.14.4-3]
+                with_will: disconnect.reason != ReasonCode::Success,
+                expiry_s: disconnect.session_expiry_s.map(|s| s.min(expiry_max_s)),
+            });
+        }
+        self.phase = Phase::Over;
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn new(now_ms: u64) -> Self {
+        Self { now_ms, steps: Vec::new(), packets: 0, publishes: 0, fault: None, check_stall: false }
+    }
+}
+
+fn bad_alias() -> DecodeError {
+    // [MQTT-3.3.2-9]
+    DecodeError::new(ReasonCode::TopicAliasInvalid, "a topic alias above the announced maximum")
+}
+
+fn client_ack(
+    conn: &Arc<Conn>,
+    kind: ClientAck,
+    ack: &Ack<'_>,
+    batch: &mut Batch,
+) -> Result<(), DecodeError> {
+    conn.client_ack(kind, ack.packet_id, ack.reason, &mut batch.steps)
+        .map_err(|reason| DecodeError::new(reason, "an acknowledgement that the delivery does not await"))
+}
+
+fn subscribe_to(conn: &Arc<Conn>, subscribe: &Subscribe<'_>, batch: &mut Batch) {
+    let items: SmallVec<[SubscribeItem<'_>; 4]> = subscribe
+        .filters
+        .iter()
+        .map(|item| SubscribeItem { filter: item.filter, options: item.options })
+        .collect();
+    batch.check_stall |= conn.expect_answer();
+    conn.context().service.subscribe(conn, subscribe.packet_id, subscribe.subscription_id, &items);
+}
+
+fn unsubscribe_from(conn: &Arc<Conn>, unsubscribe: &Unsubscribe<'_>, batch: &mut Batch) {
+    let filters: SmallVec<[&str; 4]> = unsubscribe.filters.iter().collect();
+    batch.check_stall |= conn.expect_answer();
+    conn.context().service.unsubscribe(conn, unsubscribe.packet_id, &filters);
+}

@@ -1,0 +1,80 @@
+//! Bounds of one connection and of all connections together.
+
+/// What a connection may use. Every value is a hard bound; the defaults suit clients in the
+/// open. Taken over by each connection when it is made, so a change applies to new ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest packet accepted from a client, bytes of the whole packet; announced as Maximum
+    /// Packet Size.
+    pub packet_max_bytes: u32,
+    /// Levels of a topic name or filter.
+    pub topic_levels_max: u16,
+    /// Longest client id, bytes.
+    pub client_id_max_bytes: u16,
+    /// QoS 1 and 2 publishes a client may have unacknowledged; announced as Receive Maximum. A
+    /// 5.0 client that exceeds it is disconnected with 0x93, a 3.x client is not read meanwhile.
+    pub receive_maximum: u16,
+    /// SUBSCRIBE, UNSUBSCRIBE and PUBREL packets that may wait for the broker's answer before
+    /// the connection is not read until one is given.
+    pub requests_max: u16,
+    /// Topic aliases a client may define; announced as Topic Alias Maximum.
+    pub topic_alias_max: u16,
+    /// Topic aliases used towards a client, at most; the client's own maximum bounds them too.
+    pub outbound_alias_max: u16,
+    /// QoS 1 and 2 deliveries in flight to one client, at most; its Receive Maximum bounds them
+    /// too.
+    pub inflight_max: u16,
+    /// QoS 1 and 2 deliveries waiting for room in a clean session's window.
+    pub queue_max: u32,
+    /// Bytes held by the messages of that queue.
+    pub queue_max_bytes: u32,
+    /// Unsent bytes above which QoS 0 is dropped and QoS 1 and 2 wait. Above four times this,
+    /// which only a client's own requests can cause, the client is not read.
+    pub outbox_max_bytes: u32,
+    /// Keep Alive granted at most, seconds; above it a 5.0 client is told the Server Keep Alive.
+    /// `u16::MAX`: whatever the client asks for, none included.
+    pub keep_alive_max_s: u16,
+    /// Session Expiry Interval granted at most, seconds; also the expiry of 3.x sessions that
+    /// are not clean. `u32::MAX`: never.
+    pub session_expiry_max_s: u32,
+    /// From the accepted socket to the whole CONNECT packet (WebSocket upgrade included).
+    pub connect_timeout_ms: u32,
+    /// From CONNECT to the broker's answer; afterwards the client gets 0x88.
+    pub answer_timeout_ms: u32,
+    /// How long a connection may not be read because of its own backlog before it is closed. Its
+    /// keep-alive is suspended meanwhile.
+    pub stall_timeout_ms: u32,
+    /// How long a closed connection waits for the client's end of stream, so that the last
+    /// packet is not lost to a reset.
+    pub linger_ms: u32,
+    /// Sockets that have not been accepted as clients yet, in the whole process.
+    pub handshakes_max: u32,
+    /// Client connections in the whole process.
+    pub connections_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_max_bytes: 1 << 20,
+            topic_levels_max: 128,
+            client_id_max_bytes: 1024,
+            receive_maximum: 1024,
+            requests_max: 64,
+            topic_alias_max: 64,
+            outbound_alias_max: 16,
+            inflight_max: 1024,
+            queue_max: 1000,
+            queue_max_bytes: 8 << 20,
+            outbox_max_bytes: 2 << 20,
+            keep_alive_max_s: u16::MAX,
+            session_expiry_max_s: u32::MAX,
+            connect_timeout_ms: 10_000,
+            answer_timeout_ms: 20_000,
+            stall_timeout_ms: 30_000,
+            linger_ms: 1_000,
+            handshakes_max: 10_000,
+            connections_max: 1_000_000,
+        }
+    }
+}

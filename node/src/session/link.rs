@@ -1,0 +1,48 @@
+//! What a connection needs of the front end that carries its bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Counters, Limits, Service};
+
+/// What all connections of a process share.
+pub struct Context {
+    pub limits: Limits,
+    pub counters: Counters,
+    pub service: Arc<dyn Service>,
+}
+
+impl Context {
+    pub fn new(limits: Limits, service: Arc<dyn Service>) -> Arc<Self> {
+        Arc::new(Self { limits, counters: Counters::default(), service })
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The way back to the client and to the front end that owns the connection. Called from any
+/// thread; nothing here blocks.
+pub trait Link: Send + Sync + 'static {
+    /// Writes what can be written at once.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing; the owner calls [`Conn::writable`](super::Conn::writable) when it
+    /// is worth trying again. Any other error ends the connection.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Nothing more will be written. The client sees the end of the stream after what was
+    /// written.
+    fn finish(&self);
+
+    /// Makes the owner attend to the connection soon, on its own thread.
+    fn wake(&self);
+
+    fn context(&self) -> &Context;
+
+    /// The address of the client as the front end sees it, for logs.
+    fn peer(&self) -> String;
+}

@@ -1,0 +1,123 @@
+//! The border between a connection and the broker behind it.
+
+use std::sync::Arc;
+
+use super::Conn;
+use crate::mqtt::{Publication, QoS, SubOptions, Version};
+use crate::state::{DeliveryStep, Incarnation, QueueSeq};
+
+/// A CONNECT that passed the protocol checks, borrowed from the read buffer.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest<'a> {
+    pub version: Version,
+    /// Empty: the broker assigns one [MQTT-3.1.3-6].
+    pub client_id: &'a str,
+    pub clean_start: bool,
+    /// Session Expiry Interval in seconds. For 3.x: 0 with clean session, else the configured
+    /// expiry of persistent sessions.
+    pub expiry_s: u32,
+    pub keep_alive_s: u16,
+    pub receive_maximum: u16,
+    pub username: Option<&'a str>,
+    pub password: Option<&'a [u8]>,
+    pub will: Option<WillRequest<'a>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WillRequest<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    /// Forwardable properties in wire form, as in [`crate::mqtt::Publication`].
+    pub properties: &'a [u8],
+    pub qos: QoS,
+    pub retain: bool,
+    pub expiry_s: Option<u32>,
+    pub delay_s: u32,
+}
+
+/// What the broker grants to a connection.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub client_id: Arc<str>,
+    /// The client sent no id and must be told the assigned one (5.0).
+    pub assigned: bool,
+    pub incarnation: Incarnation,
+    pub session_present: bool,
+    /// The session outlives the connection: its deliveries at QoS 1 and 2 come from the
+    /// replicated queue, its QoS 2 publishes are remembered by the cluster.
+    pub persistent: bool,
+    pub expiry_s: u32,
+    /// First position of the replicated queue that is not over; packet ids derive from it.
+    pub queue_head: QueueSeq,
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscribeItem<'a> {
+    pub filter: &'a str,
+    pub options: SubOptions,
+}
+
+/// Names an inbound PUBLISH of QoS 1 or 2 whose PUBACK or PUBREC is owed. Acknowledgements
+/// leave in the order of the publishes whatever the order they are completed in [MQTT-4.6.0-2].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckTicket(pub u64);
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client's DISCONNECT: with or without its will, and perhaps a new expiry (5.0).
+    Disconnect { with_will: bool, expiry_s: Option<u32> },
+    /// The client's socket closed or failed, it broke the protocol, or its keep-alive ran out.
+    Lost,
+    /// Another connection took the client id; the claim is no longer ours.
+    TakenOver,
+    /// This node closes it (shutdown, its own life declared over, an operator's kick).
+    Server,
+}
+
+/// The broker, as a connection sees it. Called on the thread that owns the connection, never
+/// with one of its locks held; nothing here may block. What cannot be answered at once is
+/// answered later, from any thread, through the methods of [`Conn`] that each call names.
+pub trait Service: Send + Sync + 'static {
+    /// The first packet. Answered once by [`Conn::accept`] or [`Conn::refuse`]; until then nothing
+    /// more of the connection is processed.
+    fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>);
+
+    /// A PUBLISH. `expiry_s` is its Message Expiry Interval as it came (`expires_at_ms` of the
+    /// publication is 0). With a ticket it is answered once by [`Conn::acknowledge`]. QoS 2 of a
+    /// clean session comes once per message; that of a persistent session comes as often as the
+    /// client sends it, and is told apart by `packet_id`.
+    fn publish(
+        &self,
+        conn: &Arc<Conn>,
+        publication: &Publication<'_>,
+        expiry_s: Option<u32>,
+        ticket: Option<AckTicket>,
+        packet_id: u16,
+    );
+
+    /// PUBREL of a persistent session's QoS 2 publish, answered by [`Conn::released`].
+    fn release(&self, conn: &Arc<Conn>, packet_id: u16);
+
+    /// Answered by [`Conn::subscribed`] with one code per item. `subscription_id` 0: none.
+    fn subscribe(&self, conn: &Arc<Conn>, packet_id: u16, subscription_id: u32, items: &[SubscribeItem<'_>]);
+
+    /// Answered by [`Conn::unsubscribed`] with one code per filter.
+    fn unsubscribe(&self, conn: &Arc<Conn>, packet_id: u16, filters: &[&str]);
+
+    /// A persistent session's client acknowledged deliveries; in the order they came, once per
+    /// batch that was read. `Received` is answered by [`Conn::received`] once it is recorded.
+    fn progress(&self, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]);
+
+    /// A persistent session's window has room (again): pump from [`Conn::next_seq`].
+    fn wants_more(&self, conn: &Arc<Conn>);
+
+    /// The connection is over. Exactly once for every connection that called `connect`, after all
+    /// its other calls; answers given from now on go nowhere.
+    fn ended(&self, conn: &Arc<Conn>, why: Ended);
+
+    /// The cluster's clock as this node estimates it, milliseconds: what `expires_at_ms` is
+    /// compared with. Unlike the others it may be called with a connection locked.
+    fn clock_ms(&self) -> u64;
+}

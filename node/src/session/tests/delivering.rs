@@ -1,0 +1,228 @@
+use std::cell::OnceCell;
+use std::sync::atomic::Ordering;
+
+use crate::mqtt::{Connect, Packet, QoS, ReasonCode, Version, decode_from_server, encode};
+use crate::session::testing::{Harness, encoded, publication, stored};
+use crate::session::{Delivered, Delivery, Flow, Limits, Metric};
+use crate::state::Stored;
+
+enum Ack {
+    Pub,
+    Rec,
+    Comp,
+}
+
+fn ack(h: &mut Harness, ack: Ack, packet_id: u16, reason: ReasonCode) -> Flow {
+    let version = h.version;
+    let bytes = encoded(|buf| match ack {
+        Ack::Pub => encode::puback(buf, version, packet_id, reason),
+        Ack::Rec => encode::pubrec(buf, version, packet_id, reason),
+        Ack::Comp => encode::pubcomp(buf, version, packet_id, reason),
+    });
+    h.send(&bytes)
+}
+
+const OK: ReasonCode = ReasonCode::Success;
+
+/// Connected as 5.0 with a Receive Maximum.
+fn with_window(receive_maximum: u16, limits: Limits) -> Harness {
+    let mut h = Harness::new(limits);
+    h.connect(&Connect { client_id: "c", receive_maximum, ..Connect::new(Version::V5) });
+    h.take();
+    h.service.take_calls();
+    h
+}
+
+#[test]
+fn qos_0_and_1_and_2_to_a_clean_session() {
+    let mut h = Harness::connected(Version::V311, Limits::default(), false);
+    assert_eq!(h.deliver("t", b"a", QoS::AtMostOnce, 0), Delivered::Sent);
+    assert_eq!(h.deliver("t", b"b", QoS::AtLeastOnce, 0), Delivered::Sent);
+    assert_eq!(h.deliver("t", b"c", QoS::ExactlyOnce, 0), Delivered::Sent);
+    assert_eq!(h.take(), ["PUBLISH t a q0 id 0", "PUBLISH t b q1 id 1", "PUBLISH t c q2 id 2"]);
+    ack(&mut h, Ack::Rec, 2, OK);
+    ack(&mut h, Ack::Rec, 2, OK);
+    assert_eq!(h.take(), ["PUBREL 2 00", "PUBREL 2 00"]);
+    ack(&mut h, Ack::Comp, 2, OK);
+    ack(&mut h, Ack::Pub, 1, OK);
+    assert_eq!(h.conn.backlog().in_flight, 0);
+    assert!(h.take().is_empty());
+    assert_eq!(h.count(Metric::PublishSent), 3);
+    assert!(h.service.take_calls().is_empty(), "nobody else is interested");
+}
+
+#[test]
+fn acknowledgements_that_fit_nothing() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
+    ack(&mut h, Ack::Pub, 9, OK);
+    ack(&mut h, Ack::Comp, 9, OK);
+    assert!(h.take().is_empty());
+    ack(&mut h, Ack::Rec, 9, OK);
+    assert_eq!(h.take(), ["PUBREL 9 92"]);
+    assert_eq!(h.count(Metric::UnknownPacketIds), 3);
+    h.deliver("t", b"c", QoS::ExactlyOnce, 0);
+    assert!(matches!(ack(&mut h, Ack::Pub, 1, OK), Flow::Broken(_)));
+}
+
+#[test]
+fn the_window_and_the_queue_behind_it() {
+    let mut h = with_window(2, Limits { queue_max: 3, ..Limits::default() });
+    let results: Vec<_> = (0..6).map(|i| h.deliver("t", &[b'0' + i], QoS::AtLeastOnce, 0)).collect();
+    use Delivered::{Dropped, Queued, Sent};
+    assert_eq!(results, [Sent, Sent, Queued, Queued, Queued, Dropped]);
+    assert_eq!(h.count(Metric::DroppedQueueFull), 1);
+    assert_eq!(h.take(), ["PUBLISH t 0 q1 id 1", "PUBLISH t 1 q1 id 2"]);
+    // QoS 0 does not wait for the window.
+    assert_eq!(h.deliver("t", b"x", QoS::AtMostOnce, 0), Sent);
+    assert_eq!(h.take(), ["PUBLISH t x q0 id 0"]);
+    ack(&mut h, Ack::Pub, 2, OK);
+    assert_eq!(h.take(), ["PUBLISH t 2 q1 id 3"]);
+    ack(&mut h, Ack::Pub, 1, OK);
+    ack(&mut h, Ack::Pub, 3, OK);
+    assert_eq!(h.take(), ["PUBLISH t 3 q1 id 4", "PUBLISH t 4 q1 id 5"]);
+    assert_eq!(h.conn.backlog().waiting, 0);
+}
+
+#[test]
+fn an_error_in_pubrec_makes_room() {
+    let mut h = with_window(1, Limits::default());
+    h.deliver("t", b"a", QoS::ExactlyOnce, 0);
+    h.deliver("t", b"b", QoS::ExactlyOnce, 0);
+    h.take();
+    ack(&mut h, Ack::Rec, 1, ReasonCode::QuotaExceeded);
+    assert_eq!(h.take(), ["PUBLISH t b q2 id 2"]);
+}
+
+#[test]
+fn the_queue_is_bounded_in_bytes() {
+    let h = with_window(1, Limits { queue_max_bytes: 3000, ..Limits::default() });
+    let big = [b'x'; 1000];
+    let results: Vec<_> = (0..5).map(|_| h.deliver("t", &big, QoS::AtLeastOnce, 0)).collect();
+    use Delivered::{Dropped, Queued, Sent};
+    assert_eq!(results, [Sent, Queued, Queued, Dropped, Dropped]);
+}
+
+#[test]
+fn expiry() {
+    let mut h = with_window(1, Limits::default());
+    h.service.clock_ms.store(10_000, Ordering::Relaxed);
+    assert_eq!(h.deliver("t", b"a", QoS::AtLeastOnce, 10_000), Delivered::Dropped);
+    h.deliver("t", b"b", QoS::AtLeastOnce, 10_001);
+    h.deliver("t", b"c", QoS::AtLeastOnce, 15_000);
+    h.deliver("t", b"d", QoS::AtLeastOnce, 17_500);
+    assert_eq!(h.take(), ["PUBLISH t b q1 id 1 expiry 1"]);
+    h.service.clock_ms.store(15_000, Ordering::Relaxed);
+    ack(&mut h, Ack::Pub, 1, OK);
+    assert_eq!(h.take(), ["PUBLISH t d q1 id 2 expiry 3"]);
+    assert_eq!(h.count(Metric::DroppedExpired), 2);
+}
+
+#[test]
+fn the_clients_maximum_packet_size() {
+    let mut h = Harness::new(Limits::default());
+    h.connect(&Connect { maximum_packet_size: Some(60), client_id: "c", ..Connect::new(Version::V5) });
+    h.take();
+    assert_eq!(h.deliver("t", &[b'x'; 60], QoS::AtLeastOnce, 0), Delivered::Dropped);
+    assert_eq!(h.deliver("t", b"x", QoS::AtLeastOnce, 0), Delivered::Sent);
+    assert_eq!(h.count(Metric::DroppedTooLarge), 1);
+    assert_eq!(h.take(), ["PUBLISH t x q1 id 1"]);
+}
+
+#[test]
+fn aliases_go_to_the_first_topics() {
+    let mut h = Harness::new(Limits::default());
+    h.connect(&Connect { topic_alias_maximum: 1, client_id: "c", ..Connect::new(Version::V5) });
+    h.take();
+    for topic in ["first", "second", "first", "first"] {
+        h.deliver(topic, b"", QoS::AtMostOnce, 0);
+    }
+    let bytes = h.link.bytes.lock().clone();
+    let mut rest = &bytes[..];
+    let mut seen = Vec::new();
+    while !rest.is_empty() {
+        let len = crate::mqtt::frame_len(rest, 999).expect("valid").expect("whole");
+        let Ok(Packet::Publish(p)) = decode_from_server(&rest[..len], Version::V5) else {
+            panic!("no PUBLISH")
+        };
+        seen.push((p.topic, p.topic_alias));
+        rest = &rest[len..];
+    }
+    assert_eq!(seen, [("first", 1), ("second", 0), ("", 1), ("", 1)]);
+}
+
+#[test]
+fn stored_deliveries_keep_their_place() {
+    let mut h = Harness::connected(Version::V5, Limits { inflight_max: 3, ..Limits::default() }, true);
+    let items: Vec<Stored> = (0..5).map(|seq| stored(seq, &[b'a' + seq as u8], QoS::AtLeastOnce)).collect();
+    assert_eq!(h.conn.deliver_stored(&items[..2], 0), 2);
+    // Somebody else read the queue at the same time.
+    assert_eq!(h.conn.deliver_stored(&items, 0), 3);
+    assert_eq!((h.conn.next_seq(), h.conn.sent_upto()), (3, 3));
+    assert_eq!(h.take(), ["PUBLISH s a q1 id 1", "PUBLISH s b q1 id 2", "PUBLISH s c q1 id 3"]);
+    ack(&mut h, Ack::Pub, 2, OK);
+    assert_eq!(h.service.take_calls(), ["progress [(1, Done)]", "wants more"]);
+    assert_eq!(h.conn.deliver_stored(&items[3..], 0), 1);
+    assert_eq!(h.take(), ["PUBLISH s d q1 id 4"]);
+    let both = [
+        encoded(|b| encode::puback(b, Version::V5, 1, OK)),
+        encoded(|b| encode::puback(b, Version::V5, 4, OK)),
+    ];
+    h.send(&both.concat());
+    assert_eq!(h.service.take_calls(), ["progress [(0, Done), (3, Done)]", "wants more"]);
+    // Live deliveries at QoS 0 go beside, others must come through the queue.
+    assert_eq!(h.deliver("t", b"x", QoS::AtMostOnce, 0), Delivered::Sent);
+    assert_eq!(h.deliver("t", b"x", QoS::AtLeastOnce, 0), Delivered::Dropped);
+}
+
+#[test]
+fn stored_qos_2_waits_for_its_record() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), true);
+    let received = Stored { received: true, dup: true, ..stored(65_535, b"old", QoS::ExactlyOnce) };
+    let dup = Stored { dup: true, ..stored(65_536, b"dup", QoS::ExactlyOnce) };
+    assert_eq!(h.conn.deliver_stored(&[received, dup], 0), 2);
+    assert_eq!(h.take(), ["PUBREL 1 00", "PUBLISH s dup q2 id 2 dup"]);
+    ack(&mut h, Ack::Rec, 2, OK);
+    ack(&mut h, Ack::Rec, 2, OK);
+    assert_eq!(h.service.take_calls(), ["progress [(65536, Received)]"]);
+    assert!(h.take().is_empty(), "PUBREL waits for the record");
+    h.conn.received(&[65_535, 65_536, 99]);
+    assert_eq!(h.take(), ["PUBREL 2 00"]);
+    ack(&mut h, Ack::Comp, 2, OK);
+    ack(&mut h, Ack::Comp, 1, OK);
+    assert_eq!(
+        h.service.take_calls(),
+        ["progress [(65536, Done)]", "wants more", "progress [(65535, Done)]", "wants more"]
+    );
+}
+
+#[test]
+fn stored_deliveries_that_cannot_be_sent_are_over() {
+    let mut h = Harness::new(Limits::default());
+    h.service.persistent.store(true, Ordering::Relaxed);
+    h.connect(&Connect { maximum_packet_size: Some(50), client_id: "c", ..Connect::new(Version::V5) });
+    h.take();
+    h.service.take_calls();
+    let items = [stored(0, &[0; 50], QoS::AtLeastOnce), stored(1, b"fits", QoS::AtLeastOnce)];
+    let wakes = h.link.wakes.load(Ordering::Relaxed);
+    assert_eq!(h.conn.deliver_stored(&items, 0), 2);
+    assert!(h.link.wakes.load(Ordering::Relaxed) > wakes);
+    assert_eq!(h.take(), ["PUBLISH s fits q1 id 2"]);
+    h.inbound.attend(&h.conn, 0);
+    assert_eq!(h.service.take_calls(), ["progress [(0, Done)]"]);
+}
+
+#[test]
+fn what_a_member_of_a_group_has_not_acknowledged_can_be_taken_back() {
+    let mut h = with_window(2, Limits::default());
+    for (i, qos) in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce].into_iter().enumerate() {
+        let payload = [b'a' + i as u8];
+        let publication = publication("t", &payload, qos, 0);
+        let delivery =
+            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], group: 4 };
+        h.conn.deliver(&delivery, &OnceCell::new(), 0);
+    }
+    ack(&mut h, Ack::Rec, 2, OK); // It has that one.
+    let back: Vec<_> = h.conn.take_unacknowledged();
+    let payloads: Vec<_> = back.iter().map(|u| (u.group, &*u.message.payload)).collect();
+    assert_eq!(payloads, [(4, &b"a"[..]), (4, &b"c"[..])]);
+}

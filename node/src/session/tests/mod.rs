@@ -1,0 +1,7 @@
+//! The protocol of one connection, seen from its client and from the broker.
+
+mod connecting;
+mod delivering;
+mod publishing;
+mod reading;
+mod writing;
