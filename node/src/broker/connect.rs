@@ -1,0 +1,145 @@
+//! CONNECT and the end of a connection. Every client id is claimed through the log, clean
+//! sessions' too: the commit of the claim is what makes this connection the only owner.
+
+use std::sync::Arc;
+
+use super::Broker;
+use crate::env;
+use crate::mqtt::{Message, ReasonCode};
+use crate::raft::Abandoned;
+use crate::session::{Conn, ConnectRequest, Ended, Grant, WillRequest};
+use crate::state::{Claim, Command, Incarnation, Outcome, Will, WillFate};
+
+/// Prefix of the client ids that the server assigns [MQTT-3.1.3-6].
+const ASSIGNED_PREFIX: &str = "rk-";
+
+impl Broker {
+    pub(super) fn connect_from(self: &Arc<Self>, conn: &Arc<Conn>, request: &ConnectRequest<'_>) {
+        if !self.may_acknowledge() || self.is_stopping() {
+            return conn.refuse(ReasonCode::ServerUnavailable);
+        }
+        let assigned = request.client_id.is_empty();
+        let client: Arc<str> = if assigned {
+            format!("{ASSIGNED_PREFIX}{:016x}{:08x}", env::random_u64(), env::random_u64() as u32).into()
+        } else {
+            request.client_id.into()
+        };
+        let claim = Claim {
+            client: client.clone(),
+            clean_start: request.clean_start,
+            expiry_s: request.expiry_s,
+            will: request.will.as_ref().map(|will| stored_will(will, &client)),
+            receive_maximum: request.receive_maximum,
+        };
+        let expiry_s = claim.expiry_s;
+        let (broker, conn) = (self.clone(), conn.clone());
+        self.propose(
+            Command::Claim(claim),
+            Box::new(move |result| {
+                let Ok(applied) = result else { return conn.refuse(ReasonCode::ServerUnavailable) };
+                let Outcome::Claimed { incarnation, session_present } = applied.outcome else {
+                    return conn.refuse(ReasonCode::UnspecifiedError);
+                };
+                let persistent = expiry_s > 0;
+                // The state's own copy of the id, so that there is one of each on a node.
+                let client = broker.state().client_id(&client).cloned().unwrap_or(client);
+                let granted = conn.accept(Grant {
+                    client_id: client.clone(),
+                    assigned,
+                    incarnation,
+                    session_present,
+                    persistent,
+                    expiry_s,
+                    queue_head: broker.state().queue_head(&client).unwrap_or(0),
+                });
+                if !granted {
+                    // The client left before its claim was committed.
+                    return broker.give_up(&client, incarnation, WillFate::Fire, None, None);
+                }
+                // A later claim in the same batch has superseded this one, before anybody could
+                // find the connection to close it.
+                let owner = broker.state().owner(&client);
+                if owner.is_none_or(|(.., current)| current != incarnation) {
+                    return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
+                }
+                broker.clients.insert(client, conn.clone());
+                broker.pump(&conn);
+            }),
+        );
+    }
+
+    pub(super) fn ended_from(self: &Arc<Self>, conn: &Arc<Conn>, why: Ended) {
+        let Some(client) = conn.client_arc() else { return };
+        let incarnation = conn.incarnation();
+        self.clients.remove(client, incarnation);
+        let unacknowledged = self.unacknowledged_shared(conn);
+        self.drop_subscriptions(conn);
+        for (filter, message) in unacknowledged {
+            self.reassign(&filter, &message);
+        }
+        if why == Ended::TakenOver {
+            return;
+        }
+        if let Some(progress) = self.progress.take(client, incarnation) {
+            self.propose_progress(progress);
+        }
+        let (will, expiry_s) = match why {
+            Ended::Disconnect { with_will: false, expiry_s } => (WillFate::Discard, expiry_s),
+            Ended::Disconnect { with_will: true, expiry_s } => (WillFate::Fire, expiry_s),
+            Ended::Lost | Ended::Server | Ended::TakenOver => (WillFate::Fire, None),
+        };
+        let sent = conn.is_persistent().then(|| conn.next_seq());
+        self.give_up(client, incarnation, will, expiry_s, sent);
+    }
+
+    /// Ends a client's connection, wherever it is, and its session: takes the client id over with
+    /// a clean start, and gives it up.
+    ///
+    /// # Errors
+    /// This node's life ended before that was certain.
+    pub async fn end_session(self: &Arc<Self>, client: &str) -> Result<(), Abandoned> {
+        let client: Arc<str> = client.into();
+        let (claimed, outcome) = tokio::sync::oneshot::channel();
+        let claim =
+            Claim { client: client.clone(), clean_start: true, expiry_s: 0, will: None, receive_maximum: 1 };
+        self.propose(
+            Command::Claim(claim),
+            Box::new(move |result| {
+                // The caller may have stopped waiting.
+                let _ = claimed.send(result);
+            }),
+        );
+        let applied = outcome.await.map_err(|_| Abandoned)??;
+        if let Outcome::Claimed { incarnation, .. } = applied.outcome {
+            self.give_up(&client, incarnation, WillFate::Discard, None, None);
+        }
+        Ok(())
+    }
+
+    fn give_up(
+        &self,
+        client: &Arc<str>,
+        incarnation: Incarnation,
+        will: WillFate,
+        expiry_s: Option<u32>,
+        sent: Option<u64>,
+    ) {
+        self.propose_quietly(Command::Release { client: client.clone(), incarnation, will, expiry_s, sent });
+    }
+}
+
+fn stored_will(will: &WillRequest<'_>, client: &Arc<str>) -> Will {
+    Will {
+        message: Arc::new(Message {
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            properties: will.properties.into(),
+            qos: will.qos,
+            retain: will.retain,
+            expires_at_ms: 0,
+            publisher: (&**client).into(),
+        }),
+        expiry_s: will.expiry_s,
+        delay_s: will.delay_s,
+    }
+}

@@ -1,0 +1,136 @@
+//! Who gets what. The broker of one node: its clean subscribers, the two paths of a publish, the
+//! claims and subscriptions of its clients, and the local side of every committed command.
+//!
+//! Lock order, outermost first: a publisher's order, the replicated state, the local index, a
+//! connection's outbox. Nothing is written to a socket under any of them.
+
+mod apply;
+mod clients;
+mod clock;
+mod connect;
+mod deliver;
+mod inbox;
+mod life;
+mod local;
+mod progress;
+mod publish;
+mod queue;
+mod service;
+mod steward;
+mod subscribe;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+pub use apply::Applier;
+pub use clients::Clients;
+pub use clock::ClusterClock;
+pub use inbox::FromPeers;
+pub use life::Rebirth;
+pub use service::Front;
+
+use crate::peer::forward::Forwarder;
+use crate::peer::lease::Lease;
+use crate::raft::{Done, Propose};
+use crate::state::{Command, Epoch, NodeId, State};
+use local::Local;
+use progress::LINGER_MS as PROGRESS_LINGER_MS;
+
+/// What the broker works through; all of it is there before the first client is.
+pub struct Wiring {
+    pub me: NodeId,
+    pub proposer: Arc<dyn Propose>,
+    pub forwarder: Arc<Forwarder>,
+    pub lease: Arc<Lease>,
+    /// Called when this life of the node was declared over.
+    pub rebirth: Rebirth,
+}
+
+/// The broker of one node.
+pub struct Broker {
+    state: RwLock<State>,
+    local: RwLock<Local>,
+    clients: Clients,
+    progress: progress::Progress,
+    clock: ClusterClock,
+    /// The life of this node that its connections belong to.
+    epoch: AtomicU64,
+    /// This node has applied the start of its present life: effects are carried out.
+    alive: AtomicBool,
+    /// A planned stop has begun: nobody is let in, and no further life follows this one.
+    stopping: AtomicBool,
+    /// Shared subscriptions' members take turns.
+    shared_turns: AtomicUsize,
+    wiring: std::sync::OnceLock<Wiring>,
+}
+
+impl Broker {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: RwLock::new(State::new()),
+            local: RwLock::new(Local::default()),
+            clients: Clients::default(),
+            progress: progress::Progress::default(),
+            clock: ClusterClock::new(),
+            epoch: AtomicU64::new(0),
+            alive: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            shared_turns: AtomicUsize::new(0),
+            wiring: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// Connects the broker with the rest of the node, once.
+    pub fn wire(&self, wiring: Wiring) {
+        let _ = self.wiring.set(wiring);
+    }
+
+    fn wiring(&self) -> Option<&Wiring> {
+        self.wiring.get()
+    }
+
+    /// The replicated state, for reading.
+    pub fn state(&self) -> parking_lot::RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    pub fn clock(&self) -> &ClusterClock {
+        &self.clock
+    }
+
+    /// Whether this node may acknowledge what the cluster must not contradict.
+    pub fn may_acknowledge(&self) -> bool {
+        self.is_alive() && self.wiring().is_some_and(|w| w.lease.is_valid())
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How many filters have clean subscribers here.
+    pub fn local_filters(&self) -> usize {
+        self.local.read().len()
+    }
+
+    fn propose(&self, command: Command, done: Done) {
+        match self.wiring() {
+            Some(wiring) => wiring.proposer.propose(command, done),
+            None => done(Err(crate::raft::Abandoned)),
+        }
+    }
+
+    /// Proposes what nobody waits for.
+    fn propose_quietly(&self, command: Command) {
+        self.propose(command, Box::new(|_| {}));
+    }
+}

@@ -1,0 +1,273 @@
+//! The two paths of a publish. What must survive goes through the log and is delivered by
+//! `apply` on every node; everything else goes straight to the subscribers here and over the
+//! forward streams to the nodes that own the others. A publish takes exactly one of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use smallvec::SmallVec;
+
+use super::Broker;
+use crate::env;
+use crate::mqtt::{Publication, QoS, ReasonCode};
+use crate::peer::forward::{Frame, SendError};
+use crate::raft::Applied;
+use crate::session::{AckTicket, Conn, Ended, Held, Metric, Path, PublishOrder};
+use crate::state::{Command, NodeId, Outcome, PublishMatch, SharedMatch};
+
+/// Where a publish goes.
+struct Plan {
+    path: Path,
+    nodes: SmallVec<[NodeId; 8]>,
+    /// Shared subscriptions of clean members only: the filter and the node picked.
+    shared: SmallVec<[(Arc<str>, NodeId); 1]>,
+}
+
+impl Broker {
+    /// Takes over a publish of a client: routes it now, or after the publisher's earlier ones.
+    pub(super) fn publish_from(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        publication: &Publication<'_>,
+        ticket: Option<AckTicket>,
+        packet_id: u16,
+    ) {
+        let plan = self.plan(conn, publication);
+        if ticket.is_some() && !self.may_acknowledge() {
+            return answer(conn, ticket, ReasonCode::UnspecifiedError);
+        }
+        let mut order = conn.publish_order().lock();
+        let held = order.as_deref().is_some_and(|o| !o.admits(plan.path));
+        if held {
+            let message = publication.to_message();
+            let order = order.get_or_insert_default();
+            if !order.hold(Held { message, ticket, packet_id }) {
+                conn.context().counters.increment(Metric::DroppedOutboxFull);
+            }
+            return;
+        }
+        self.send(conn, &mut order, &plan, publication, ticket, packet_id);
+    }
+
+    /// Routes what waited for the publisher's earlier messages, as far as it may go.
+    fn drain_held(self: &Arc<Self>, conn: &Arc<Conn>) {
+        let mut order = conn.publish_order().lock();
+        while let Some(held) = order.as_mut().and_then(|o| o.next_held()) {
+            let publication = held.message.borrow();
+            let plan = self.plan(conn, &publication);
+            if !order.as_deref().is_none_or(|o| o.admits_held(plan.path)) {
+                order.get_or_insert_default().put_back(held);
+                return;
+            }
+            self.send(conn, &mut order, &plan, &publication, held.ticket, held.packet_id);
+        }
+    }
+
+    /// Decides a publish's path and its targets beyond this node.
+    fn plan(&self, conn: &Conn, publication: &Publication<'_>) -> Plan {
+        let me = self.wiring().map_or(0, |w| w.me);
+        let mut found = PublishMatch::default();
+        self.state().match_publish(publication.topic, publication.publisher, publication.qos, &mut found);
+        found.nodes.retain(|node| *node != me);
+        let at_least_once = publication.qos != QoS::AtMostOnce;
+        let exactly_once = publication.qos == QoS::ExactlyOnce && conn.is_persistent();
+        let mut shared = SmallVec::new();
+        for SharedMatch { filter, nodes } in found.shared {
+            // A member here is nearest; otherwise any node that has one.
+            let node =
+                if nodes.contains(&me) { me } else { nodes[env::random_below(nodes.len() as u64) as usize] };
+            shared.push((filter, node));
+        }
+        // A live owner that cannot be reached gets the publish through the log.
+        let unreachable = at_least_once
+            && self.wiring().is_some_and(|w| {
+                let mut targets =
+                    found.nodes.iter().chain(shared.iter().map(|(_, node)| node).filter(|n| **n != me));
+                targets.any(|node| !w.forwarder.is_up(*node))
+            });
+        let logged = publication.retain || found.must_log || exactly_once || unreachable;
+        Plan { path: if logged { Path::Log } else { Path::Direct }, nodes: found.nodes, shared }
+    }
+
+    fn send(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        order: &mut Option<Box<PublishOrder>>,
+        plan: &Plan,
+        publication: &Publication<'_>,
+        ticket: Option<AckTicket>,
+        packet_id: u16,
+    ) {
+        match plan.path {
+            Path::Log => self.send_logged(conn, order, publication, ticket, packet_id),
+            Path::Direct => self.send_direct(conn, order, plan, publication, ticket),
+        }
+    }
+
+    fn send_logged(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        order: &mut Option<Box<PublishOrder>>,
+        publication: &Publication<'_>,
+        ticket: Option<AckTicket>,
+        packet_id: u16,
+    ) {
+        if self.wiring().is_none_or(|w| w.proposer.is_congested()) {
+            return answer(conn, ticket, ReasonCode::QuotaExceeded);
+        }
+        order.get_or_insert_default().log_started();
+        let exactly_once = (publication.qos == QoS::ExactlyOnce && conn.is_persistent())
+            .then(|| (conn.incarnation(), packet_id));
+        let retain = publication.retain;
+        let broker = self.clone();
+        let conn = conn.clone();
+        self.propose(
+            Command::Publish { message: publication.to_message(), exactly_once },
+            Box::new(move |result| {
+                // This life of the node is over, and with it the connection. The caller of
+                // `propose` may hold the publisher's order.
+                let Ok(applied) = result else { return };
+                if let Some(order) = conn.publish_order().lock().as_mut() {
+                    order.log_ended(applied.at.index);
+                }
+                broker.logged(&conn, &applied, ticket, retain);
+                broker.drain_held(&conn);
+            }),
+        );
+    }
+
+    /// A logged publish has been applied here.
+    fn logged(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        applied: &Applied,
+        ticket: Option<AckTicket>,
+        retain: bool,
+    ) {
+        let Some(ticket) = ticket else { return };
+        let reason = match applied.outcome {
+            Outcome::Stale => return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
+            Outcome::Published { matched: 0, duplicate: false } if !retain => {
+                ReasonCode::NoMatchingSubscribers
+            }
+            _ => ReasonCode::Success,
+        };
+        if !retain {
+            return conn.acknowledge(ticket, reason);
+        }
+        // Any SUBSCRIBE sent after this acknowledgement, to any node, must see the retained message.
+        let conn = conn.clone();
+        self.when_applied_everywhere(applied.at.index, move |life_goes_on| {
+            if life_goes_on {
+                conn.acknowledge(ticket, reason);
+            }
+        });
+    }
+
+    fn send_direct(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        order: &mut Option<Box<PublishOrder>>,
+        plan: &Plan,
+        publication: &Publication<'_>,
+        ticket: Option<AckTicket>,
+    ) {
+        let Some(wiring) = self.wiring() else { return };
+        let mut taken = self.deliver_here(publication);
+        let pending = Arc::new(PendingForward {
+            remaining: AtomicUsize::new(1),
+            failed: AtomicBool::new(false),
+            conn: conn.clone(),
+            ticket,
+        });
+        // Publishers spread over the lanes; each keeps to its own.
+        let lane = conn.id() as u16;
+        let barrier = order.as_deref().map_or(0, PublishOrder::barrier);
+        let targets = plan.nodes.iter().map(|node| (*node, None));
+        let shared = plan.shared.iter().map(|(filter, node)| (*node, Some(&**filter)));
+        for (node, share) in targets.chain(shared) {
+            if node == wiring.me {
+                taken |= share.is_some_and(|filter| self.deliver_to_member(filter, publication));
+                continue;
+            }
+            let frame = Frame { publication: *publication, barrier, share };
+            if ticket.is_none() {
+                // QoS 0 is counted by the forwarder when it has to be dropped.
+                let _ = wiring.forwarder.send(node, lane, frame, None);
+                taken = true;
+                continue;
+            }
+            pending.remaining.fetch_add(1, Ordering::Relaxed);
+            let (broker, waiting) = (self.clone(), pending.clone());
+            let done = Box::new(move |_: Result<(), crate::peer::forward::PeerGone>| {
+                // Either taken over, or the owner's life is over and its clean subscribers with it.
+                broker.forward_ended(&waiting);
+            });
+            match wiring.forwarder.send(node, lane, frame, Some(done)) {
+                Ok(()) => taken = true,
+                // Its life is over, and its clean subscribers with it.
+                Err(SendError::PeerGone) => {
+                    pending.remaining.fetch_sub(1, Ordering::Relaxed);
+                }
+                Err(SendError::Congested | SendError::TooLarge) => {
+                    pending.remaining.fetch_sub(1, Ordering::Relaxed);
+                    pending.failed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if ticket.is_none() {
+            return;
+        }
+        if pending.remaining.load(Ordering::Acquire) == 1 {
+            let refused = pending.failed.load(Ordering::Relaxed) && !taken;
+            let reason = match (taken, refused) {
+                (true, _) => ReasonCode::Success,
+                (false, true) => ReasonCode::QuotaExceeded,
+                (false, false) => ReasonCode::NoMatchingSubscribers,
+            };
+            return self.acknowledge(conn, ticket, reason);
+        }
+        order.get_or_insert_default().forward_started();
+        // Completion runs on another thread and takes this publisher's order, which the caller
+        // of this function holds: it cannot overtake `forward_started`.
+        if pending.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            order.get_or_insert_default().forward_ended();
+            self.acknowledge(conn, ticket, ReasonCode::Success);
+        }
+    }
+
+    /// One of a publish's forwards is over; the last one acknowledges.
+    fn forward_ended(self: &Arc<Self>, pending: &PendingForward) {
+        if pending.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        if let Some(order) = pending.conn.publish_order().lock().as_mut() {
+            order.forward_ended();
+        }
+        self.acknowledge(&pending.conn, pending.ticket, ReasonCode::Success);
+        self.drain_held(&pending.conn);
+    }
+
+    /// Acknowledges what did not go through the log, if this node may still speak for the cluster.
+    fn acknowledge(&self, conn: &Arc<Conn>, ticket: Option<AckTicket>, reason: ReasonCode) {
+        let reason = if self.may_acknowledge() { reason } else { ReasonCode::UnspecifiedError };
+        answer(conn, ticket, reason);
+    }
+}
+
+/// Answers a publish at QoS 1 or 2. A 3.x acknowledgement cannot say no: the connection then ends.
+fn answer(conn: &Arc<Conn>, ticket: Option<AckTicket>, reason: ReasonCode) {
+    if let Some(ticket) = ticket {
+        conn.acknowledge(ticket, reason);
+    }
+}
+
+/// A direct publish at QoS 1 or 2 whose remote owners have not all taken it over.
+struct PendingForward {
+    /// Forwards under way, and one for the sender while it is still sending.
+    remaining: AtomicUsize,
+    /// A forward could not be queued.
+    failed: AtomicBool,
+    conn: Arc<Conn>,
+    ticket: Option<AckTicket>,
+}

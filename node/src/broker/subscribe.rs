@@ -1,0 +1,222 @@
+//! SUBSCRIBE and UNSUBSCRIBE. A SUBACK leaves when every live node routes what matches to this
+//! subscriber: the announcement of a clean session's filter, or the subscription of a persistent
+//! session, is applied on all of them.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::deliver::ids;
+use super::local::{RouteChange, RouteWait, Subscriber};
+use crate::mqtt::{Publication, QoS, ReasonCode, Version, topic};
+use crate::session::{Conn, Delivery, Ended, SubscribeItem};
+use crate::state::{Command, Outcome, Subscription};
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+impl Broker {
+    pub(super) fn subscribe_from(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        packet_id: u16,
+        subscription_id: u32,
+        items: &[SubscribeItem<'_>],
+    ) {
+        if !self.may_acknowledge() {
+            if conn.version() == Version::V5 {
+                return conn.subscribed(packet_id, &vec![ReasonCode::UnspecifiedError; items.len()]);
+            }
+            return conn.close(Ended::Server, ReasonCode::ServerUnavailable);
+        }
+        let levels_max = usize::from(conn.context().limits.topic_levels_max);
+        let codes: Vec<ReasonCode> = items
+            .iter()
+            .map(|item| match topic::valid_filter(item.filter, levels_max) {
+                Ok(()) => granted(item.options.qos),
+                Err(_) => ReasonCode::TopicFilterInvalid,
+            })
+            .collect();
+        // What is refused takes no further part.
+        let items: Vec<SubscribeItem<'_>> =
+            items.iter().zip(&codes).filter(|(_, code)| !code.is_error()).map(|(item, _)| *item).collect();
+        let items = items.as_slice();
+        if conn.is_persistent() {
+            self.subscribe_persistent(conn, packet_id, subscription_id, items, codes);
+        } else {
+            self.subscribe_clean(conn, packet_id, subscription_id, items, codes);
+        }
+    }
+
+    fn subscribe_clean(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        packet_id: u16,
+        subscription_id: u32,
+        items: &[SubscribeItem<'_>],
+        codes: Vec<ReasonCode>,
+    ) {
+        let waiting = conn.clone();
+        let wait = RouteWait::new(Box::new(move || waiting.subscribed(packet_id, &codes)));
+        for item in items {
+            // Under the state's lock no retained publish is applied: each is either seen as
+            // retained here, or delivered to the subscription as it passes.
+            let state = self.state();
+            let subscriber = Subscriber { conn: conn.clone(), options: item.options, id: subscription_id };
+            let mut local = self.local.write();
+            let (new, change) = local.subscribe(item.filter, subscriber, &wait);
+            if let RouteChange::Add(generation) = change {
+                self.announce(item.filter, generation);
+            }
+            drop(local);
+            if wants_retained(item, new) {
+                state.retained_matches(item.filter, |message| {
+                    self.deliver_retained(conn, &message.borrow(), item, subscription_id);
+                });
+            }
+        }
+        wait.release();
+    }
+
+    /// Tells the cluster that this node wants what matches the filter. Called under the local
+    /// index's lock, so that announcements and withdrawals reach the log in their order.
+    fn announce(self: &Arc<Self>, filter: &str, generation: u64) {
+        let broker = self.clone();
+        let filter: Box<str> = filter.into();
+        self.propose(
+            Command::RouteAdd { filter: filter.clone() },
+            Box::new(move |result| {
+                let Ok(applied) = result else { return };
+                let waker = broker.clone();
+                broker.when_applied_everywhere(applied.at.index, move |life_goes_on| {
+                    if life_goes_on {
+                        let waiting = waker.local.write().live(&filter, generation);
+                        waiting.iter().for_each(|wait| wait.release());
+                    }
+                });
+            }),
+        );
+    }
+
+    fn subscribe_persistent(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        packet_id: u16,
+        subscription_id: u32,
+        items: &[SubscribeItem<'_>],
+        codes: Vec<ReasonCode>,
+    ) {
+        let Some(client) = conn.client_arc().cloned() else { return };
+        let subscriptions: Vec<Subscription> = items
+            .iter()
+            .map(|i| Subscription { filter: i.filter.into(), options: i.options, id: subscription_id })
+            .collect();
+        let asked = subscriptions.clone();
+        let (broker, conn) = (self.clone(), conn.clone());
+        self.propose(
+            Command::Subscribe { client, incarnation: conn.incarnation(), subscriptions },
+            Box::new(move |result| {
+                let Ok(applied) = result else { return };
+                let Outcome::Subscribed { new } = applied.outcome else {
+                    return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
+                };
+                // Those at QoS 1 and 2 were queued by `apply`.
+                for (subscription, new) in asked.iter().zip(new) {
+                    let item = SubscribeItem { filter: &subscription.filter, options: subscription.options };
+                    if wants_retained(&item, new) {
+                        broker.state().retained_matches(item.filter, |message| {
+                            let publication = message.borrow();
+                            if publication.qos.min(item.options.qos) == QoS::AtMostOnce {
+                                broker.deliver_retained(&conn, &publication, &item, subscription.id);
+                            }
+                        });
+                    }
+                }
+                broker.pump(&conn);
+                broker.when_applied_everywhere(applied.at.index, move |life_goes_on| {
+                    if life_goes_on {
+                        conn.subscribed(packet_id, &codes);
+                    }
+                });
+            }),
+        );
+    }
+
+    fn deliver_retained(
+        &self,
+        conn: &Arc<Conn>,
+        publication: &Publication<'_>,
+        item: &SubscribeItem<'_>,
+        subscription_id: u32,
+    ) {
+        let now_ms = self.clock.now_ms();
+        let own = conn.client() == publication.publisher;
+        let expired = publication.expires_at_ms != 0 && publication.expires_at_ms <= now_ms;
+        if expired || (item.options.no_local && own) {
+            return;
+        }
+        let delivery = Delivery {
+            publication,
+            qos: item.options.qos.min(publication.qos),
+            retain: true,
+            subscription_ids: ids(&subscription_id),
+            group: 0,
+        };
+        conn.deliver(&delivery, &std::cell::OnceCell::new(), now_ms);
+    }
+
+    pub(super) fn unsubscribe_from(self: &Arc<Self>, conn: &Arc<Conn>, packet_id: u16, filters: &[&str]) {
+        let code = |existed: bool| {
+            if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
+        };
+        if conn.is_persistent() {
+            let Some(client) = conn.client_arc().cloned() else { return };
+            let filters = filters.iter().map(|f| (*f).into()).collect();
+            let conn = conn.clone();
+            return self.propose(
+                Command::Unsubscribe { client, incarnation: conn.incarnation(), filters },
+                Box::new(move |result| match result.map(|applied| applied.outcome) {
+                    Ok(Outcome::Unsubscribed { existed }) => {
+                        let codes: Vec<ReasonCode> = existed.into_iter().map(code).collect();
+                        conn.unsubscribed(packet_id, &codes);
+                    }
+                    Ok(_) => conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
+                    Err(_) => {}
+                }),
+            );
+        }
+        let mut codes = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let mut local = self.local.write();
+            let (existed, change) = local.unsubscribe(filter, conn.id());
+            if change == RouteChange::Remove {
+                self.propose_quietly(Command::RouteRemove { filter: (*filter).into() });
+            }
+            codes.push(code(existed));
+        }
+        conn.unsubscribed(packet_id, &codes);
+    }
+
+    /// Drops a clean connection's subscriptions.
+    pub(super) fn drop_subscriptions(&self, conn: &Conn) {
+        let mut local = self.local.write();
+        for filter in local.drop_conn(conn.id()) {
+            self.propose_quietly(Command::RouteRemove { filter });
+        }
+    }
+}
+
+/// Retain Handling [MQTT-3.3.1-9..11]; shared subscriptions get no retained messages
+/// [MQTT-4.8.2].
+fn wants_retained(item: &SubscribeItem<'_>, new: bool) -> bool {
+    topic::parse_share(item.filter).is_none()
+        && match item.options.retain_handling {
+            0 => true,
+            1 => new,
+            _ => false,
+        }
+}
