@@ -1,0 +1,142 @@
+//! One function per route: unwrap the request, ask [`Control`], wrap the answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::control::{
+    Answer, ClientInfo, ClientPage, ClusterStatus, Control, ControlError, ErrorKind, ForgetRequest,
+    JoinRequest, JoinToken, NewLeader, Readiness, TokenRequest, TransferRequest,
+};
+use crate::env;
+
+type Node = State<Arc<dyn Control>>;
+type Reply<T> = Result<Json<T>, ControlError>;
+
+/// Most clients on one page, and how many come unasked.
+const MAX_PAGE: usize = 1_000;
+const DEFAULT_PAGE: usize = 100;
+/// Bounds for the life of a join token, seconds: a minute to a month.
+const TOKEN_TTL_S: std::ops::RangeInclusive<u64> = 60..=2_592_000;
+
+/// Runs a change to its end even if the caller goes away in the middle of it.
+async fn to_the_end<T, F>(control: Arc<dyn Control>, change: F) -> Reply<T>
+where
+    T: Send + 'static,
+    F: for<'a> FnOnce(&'a dyn Control) -> Answer<'a, T> + Send + 'static,
+{
+    env::spawn(async move { change(&*control).await })
+        .await
+        .unwrap_or_else(|_| Err(ControlError::new(ErrorKind::Unavailable, "the node is stopping")))
+        .map(Json)
+}
+
+fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ControlError> {
+    body.map(|Json(value)| value).map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, ControlError> {
+    Err(ControlError::new(ErrorKind::Invalid, message))
+}
+
+/// Says only that the process answers; the cluster's troubles are no reason to restart it.
+pub(super) async fn livez() -> Json<Value> {
+    Json(json!({ "live": true }))
+}
+
+pub(super) async fn readyz(State(control): Node) -> (StatusCode, Json<Readiness>) {
+    let readiness = control.ready();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+pub(super) async fn metrics(State(control): Node) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], control.metrics_text()).into_response()
+}
+
+pub(super) async fn status(State(control): Node) -> Reply<ClusterStatus> {
+    control.status().await.map(Json)
+}
+
+pub(super) async fn init(State(control): Node) -> Reply<ClusterStatus> {
+    to_the_end(control, |c| c.init()).await
+}
+
+pub(super) async fn token(
+    State(control): Node,
+    request: Result<Json<TokenRequest>, JsonRejection>,
+) -> Reply<JoinToken> {
+    let TokenRequest { ttl_s } = body(request)?;
+    if !TOKEN_TTL_S.contains(&ttl_s) {
+        let (min, max) = TOKEN_TTL_S.into_inner();
+        return invalid(format!("ttl_s must be from {min} to {max}"));
+    }
+    to_the_end(control, move |c| c.token(ttl_s)).await
+}
+
+pub(super) async fn join(
+    State(control): Node,
+    request: Result<Json<JoinRequest>, JsonRejection>,
+) -> Reply<ClusterStatus> {
+    let JoinRequest { seeds, token } = body(request)?;
+    if seeds.is_empty() {
+        return invalid("seeds must name at least one peer address");
+    }
+    if let Some(error) = seeds.iter().find_map(|s| s.parse::<crate::config::HostPort>().err()) {
+        return invalid(error);
+    }
+    to_the_end(control, move |c| c.join(seeds, token)).await
+}
+
+pub(super) async fn leave(State(control): Node) -> Reply<()> {
+    to_the_end(control, |c| c.leave()).await
+}
+
+pub(super) async fn forget(
+    State(control): Node,
+    request: Result<Json<ForgetRequest>, JsonRejection>,
+) -> Reply<()> {
+    let ForgetRequest { node, force } = body(request)?;
+    to_the_end(control, move |c| c.forget(node, force)).await
+}
+
+pub(super) async fn transfer_leader(
+    State(control): Node,
+    request: Result<Option<Json<TransferRequest>>, JsonRejection>,
+) -> Reply<NewLeader> {
+    let to = request
+        .map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))?
+        .and_then(|Json(request)| request.to);
+    to_the_end(control, move |c| c.transfer_leader(to)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paging {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn clients(
+    State(control): Node,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Reply<ClientPage> {
+    let Query(paging) = paging.map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))?;
+    let limit = paging.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    control.clients(paging.cursor, limit).await.map(Json)
+}
+
+pub(super) async fn client(State(control): Node, Path(id): Path<String>) -> Reply<ClientInfo> {
+    control.client(id).await.map(Json)
+}
+
+pub(super) async fn kick(State(control): Node, Path(id): Path<String>) -> Reply<()> {
+    to_the_end(control, move |c| c.kick(id)).await
+}

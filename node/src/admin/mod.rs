@@ -1,0 +1,17 @@
+//! The HTTP API of a node: health, metrics, and `/api/v1` for operators. It knows the node only
+//! through [`Control`].
+
+mod control;
+mod guard;
+mod handlers;
+mod metrics;
+mod reply;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::*;
+pub use guard::Hosts;
+pub use metrics::{encode, registry};
+pub use server::{router, serve};

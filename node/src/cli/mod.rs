@@ -1,0 +1,48 @@
+//! The command line: parse, do, print. Every command ends with an [`Exit`].
+
+mod args;
+mod client;
+mod clients;
+mod cluster;
+mod config;
+mod dev;
+mod exit;
+mod mqtt;
+
+mod out;
+mod serve;
+
+pub use args::Cli;
+pub use exit::{Exit, Failure};
+
+use args::Command;
+
+/// Carries out a command line; failures are told on stderr.
+pub fn run(cli: Cli) -> Exit {
+    match dispatch(cli) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            for line in failure.message.lines() {
+                out::say(&format!("rookery: {line}"));
+            }
+            failure.exit
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let format = cli.output;
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(command) => config::run(command, format),
+        Command::Dev(args) => block_on(dev::run(args, format)),
+        Command::Cluster(command) => block_on(cluster::run(command, format)),
+        Command::Clients(command) => block_on(clients::run(command, format)),
+        Command::Mqtt(command) => block_on(mqtt::run(command, format)),
+    }
+}
+
+/// Commands that only wait need one thread.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

@@ -1,0 +1,178 @@
+//! Every configuration key with its default, bounds and explanation.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::section::section;
+use super::value::{HostPort, LogFormat, one_of, range};
+use crate::session::Limits;
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+section! {
+    /// `node.*`
+    NodeConfig {
+        /// What the node is called, unique in its cluster: letters, digits, '.', '_' and '-'.
+        /// Empty: the machine's host name.
+        name: String = String::new(), node_name;
+        /// Where everything that must survive a restart is kept. One node per directory.
+        data_dir: PathBuf = PathBuf::from("rookery-data");
+    }
+}
+
+section! {
+    /// `listeners.tcp.*`
+    TcpConfig {
+        /// MQTT over TCP: IP address and port. Empty: not offered.
+        bind: Option<SocketAddr> = Some(loopback(1883));
+    }
+}
+
+section! {
+    /// `listeners.ws.*`
+    WsConfig {
+        /// MQTT over WebSocket, path /mqtt: IP address and port. Empty: not offered.
+        bind: Option<SocketAddr> = Some(loopback(8083));
+    }
+}
+
+section! {
+    /// `api.*`
+    ApiConfig {
+        /// The HTTP API with health and metrics: IP address and port. Changes are accepted from
+        /// this machine only.
+        bind: SocketAddr = loopback(18083);
+    }
+}
+
+section! {
+    /// `cluster.*`
+    ClusterConfig {
+        /// Where other nodes reach this one: IP address and port to listen on.
+        bind: SocketAddr = loopback(17883);
+        /// The HOST:PORT that other nodes are told. Empty: cluster.bind.
+        advertise: Option<HostPort> = None;
+        /// Peer addresses (HOST:PORT) of nodes to join through, when the node is of no cluster yet.
+        seeds: Vec<HostPort> = Vec::new();
+        /// The number of nodes that must have found each other before a new cluster is formed
+        /// from the seeds; not supported yet. 0: clusters are formed by `rookery cluster init`.
+        expect: u32 = 0, range(0..=64);
+        /// A file with a token of `rookery cluster token`, to join by oneself at the start.
+        token_file: Option<PathBuf> = None;
+        /// How many nodes vote, the others only follow: 3 survives one loss, 5 survives two.
+        voters: u32 = 3, one_of(&[3, 5]);
+        /// How often a leader is heard, milliseconds.
+        heartbeat_ms: u64 = 50, range(10..=1_000);
+        /// A follower that hears no leader for a random time in election_min_ms..election_max_ms
+        /// asks for votes, milliseconds.
+        election_min_ms: u64 = 200, range(50..=10_000);
+        /// See election_min_ms.
+        election_max_ms: u64 = 400, range(100..=20_000);
+        /// How long after a node's death its wills may take to fire, at most, milliseconds. Slower
+        /// elections than the default ones need a higher value here, so that what is promised to
+        /// clients is a decision and not an accident.
+        failover_promise_ms: u64 = 3_000, range(3_000..=60_000);
+    }
+}
+
+section! {
+    /// `auth.*`
+    AuthConfig {
+        /// Let anyone who can reach a listener beyond this machine publish and subscribe.
+        /// Listeners on loopback addresses always accept everyone.
+        allow_anonymous: bool = false;
+    }
+}
+
+section! {
+    /// `limits.*`
+    LimitsConfig {
+        /// Most connections at a time on this node.
+        max_connections: u32 = 100_000, range(1..=10_000_000);
+        /// Most connections at a time that have not sent their CONNECT yet.
+        max_half_open: u32 = 10_000, range(1..=1_000_000);
+        /// How long a new connection may take to send its CONNECT, milliseconds.
+        connect_timeout_ms: u32 = 10_000, range(100..=120_000);
+        /// Longest keep-alive granted, seconds. 65535: whatever a client asks for, none included.
+        keep_alive_max_s: u16 = 65_535, range(5..=65_535);
+        /// Largest MQTT packet accepted, bytes.
+        max_packet_size_bytes: u32 = 1_048_576, range(256..=268_435_460);
+        /// Longest client id, bytes.
+        client_id_max_bytes: u16 = 1_024, range(23..=65_535);
+        /// Most levels in a topic or filter.
+        topic_levels: u16 = 128, range(2..=32_768);
+        /// Most publishes of QoS 1 and 2 that a client may have unacknowledged (Receive Maximum).
+        receive_maximum: u16 = 1_024, range(1..=65_535);
+        /// Most deliveries of QoS 1 and 2 that wait for one client's acknowledgement. A client's
+        /// own Receive Maximum may be lower.
+        max_inflight: u16 = 1_024, range(1..=65_535);
+        /// Most topic aliases a client may define on a connection.
+        topic_alias_maximum: u16 = 64, range(0..=65_535);
+        /// Longest Session Expiry Interval granted, seconds; also the expiry of persistent
+        /// sessions of MQTT 3.1 and 3.1.1, which cannot name one. 4294967295: never.
+        session_expiry_max_s: u32 = 2_592_000;
+        /// Most deliveries of QoS 1 and 2 that wait on this node for one client with a clean
+        /// session. The queues of persistent sessions are the whole cluster's, and bounded alike
+        /// everywhere.
+        max_queued_messages: u32 = 10_000, range(1..=1_000_000);
+        /// Most bytes of the messages that wait like that.
+        max_queued_bytes: u32 = 16_777_216, range(65_536..=1_073_741_824);
+        /// Most bytes waiting to be written to one connection; beyond it QoS 0 is dropped.
+        max_outbox_bytes: u32 = 2_097_152, range(16_384..=268_435_456);
+    }
+}
+
+impl From<&LimitsConfig> for Limits {
+    fn from(config: &LimitsConfig) -> Self {
+        Self {
+            connections_max: config.max_connections,
+            handshakes_max: config.max_half_open,
+            connect_timeout_ms: config.connect_timeout_ms,
+            keep_alive_max_s: config.keep_alive_max_s,
+            packet_max_bytes: config.max_packet_size_bytes,
+            client_id_max_bytes: config.client_id_max_bytes,
+            topic_levels_max: config.topic_levels,
+            receive_maximum: config.receive_maximum,
+            inflight_max: config.max_inflight,
+            topic_alias_max: config.topic_alias_maximum,
+            session_expiry_max_s: config.session_expiry_max_s,
+            queue_max: config.max_queued_messages,
+            queue_max_bytes: config.max_queued_bytes,
+            outbox_max_bytes: config.max_outbox_bytes,
+            ..Self::default()
+        }
+    }
+}
+
+section! {
+    /// `log.*`
+    LogConfig {
+        /// error, warn, info, debug or trace; also per module, such as "info,rookery::raft=debug".
+        level: String = "info".to_owned(), log_level;
+        /// text for people, json for machines.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+/// Node names appear in metrics, file names and addresses.
+fn node_name(name: &str) -> Result<(), String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if name.len() <= 63 && name.bytes().all(good) {
+        Ok(())
+    } else {
+        Err(format!("must be at most 63 letters, digits, '.', '_' and '-', not {name:?}"))
+    }
+}
+
+/// A filter's bare words are levels; left to itself, the filter takes a misspelt level for a module.
+fn log_level(level: &str) -> Result<(), String> {
+    let is_level = |word: &str| ["error", "warn", "info", "debug", "trace", "off"].contains(&word.trim());
+    let each = |part: &str| is_level(part.rsplit('=').next().unwrap_or(part));
+    if level.split(',').all(each) && level.parse::<tracing_subscriber::filter::Targets>().is_ok() {
+        Ok(())
+    } else {
+        Err(format!("expected a level (error, warn, info, debug, trace, off), not {level:?}"))
+    }
+}

@@ -1,0 +1,203 @@
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use super::*;
+
+fn from_file(text: &str) -> Result<Config, ConfigError> {
+    load(text, &[], &[])
+}
+
+fn load(text: &str, environment: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+    Config::load(Some(file.path()), variables, &set)
+}
+
+/// The only problem, as (line, text).
+fn problem(text: &str) -> (usize, String) {
+    let error = from_file(text).expect_err("refused");
+    assert_eq!(error.problems.len(), 1, "{error}");
+    match &error.problems[0] {
+        Problem { place: Place::File { line, .. }, what } => (*line, what.clone()),
+        Problem { what, .. } => (0, what.clone()),
+    }
+}
+
+#[test]
+fn nothing_given_is_the_defaults_on_loopback() {
+    let config = Config::load(None, std::iter::empty(), &[]).expect("good");
+    assert_eq!(config, Config::default());
+    assert_eq!(config.listeners.tcp.bind, Some("127.0.0.1:1883".parse().expect("address")));
+    assert!(!config.node_name().is_empty());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
+    let cases = [
+        ("[node]\nnam = \"a\"\n", 2, "node.name"),
+        ("\n[cluster]\nbind = \"127.0.0.1:1\"\nsedes = []\n", 4, "cluster.seeds"),
+        ("[limits]\nmax_packet_size = 1\n", 2, "limits.max_packet_size_bytes"),
+        ("[listener.tcp]\nbind = \"127.0.0.1:1\"\n", 1, ""),
+        ("listeners.tcp.bnd = \"127.0.0.1:1\"\n", 1, "listeners.tcp.bind"),
+    ];
+    for (text, line, suggestion) in cases {
+        let (at, what) = problem(text);
+        assert_eq!(at, line, "{text}: {what}");
+        assert!(what.contains("unknown key"), "{what}");
+        assert!(what.contains(suggestion), "{what} should suggest {suggestion}");
+    }
+}
+
+#[test]
+fn bad_values_are_named_with_their_line() {
+    let cases = [
+        ("[listeners.tcp]\nbind = 1883\n", 2, "expected an IP address and port"),
+        ("[listeners.tcp]\nbind = \"localhost\"\n", 2, "expected an IP address and port"),
+        ("[auth]\nallow_anonymous = \"yes\"\n", 2, "expected true or false"),
+        ("[limits]\n\nreceive_maximum = 0\n", 3, "must be from 1 to 65535, not 0"),
+        ("[limits]\nreceive_maximum = -1\n", 2, "expected an integer"),
+        ("[limits]\nmax_packet_size_bytes = 1.5\n", 2, "expected an integer"),
+        ("[cluster]\nvoters = 4\n", 2, "must be 3 or 5, not 4"),
+        ("[cluster]\nseeds = [\"a:1\", \"b\"]\n", 2, "expected HOST:PORT"),
+        ("[cluster]\nseeds = \"a:1\"\n", 2, "expected an array"),
+        ("[log]\nformat = \"xml\"\n", 2, "expected one of: text, json"),
+        ("[log]\nlevel = \"loud\"\n", 2, "expected a level"),
+        ("[node]\nname = \"a b\"\n", 2, "must be at most 63"),
+        ("node = 5\n", 1, "node is a section"),
+        ("[node]\nname = \"unclosed\n", 2, ""),
+        ("[node]\nname = \"a\"\nname = \"b\"\n", 3, "duplicate key"),
+    ];
+    for (text, line, expected) in cases {
+        let (at, what) = problem(text);
+        assert_eq!(at, line, "{text}: {what}");
+        assert!(what.contains(expected), "{what} should contain {expected}");
+    }
+}
+
+#[test]
+fn tls_is_said_to_come_later_rather_than_ignored() {
+    for text in ["[listeners.tls]\nbind = \"127.0.0.1:8883\"\n", "listeners.wss.bind = \"127.0.0.1:8084\"\n"]
+    {
+        assert!(problem(text).1.contains("not supported yet"));
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let error =
+        load("[node]\nnam = 1\n[log]\nformat = 3\n", &[("ROOKERY__X", "1")], &["y"]).expect_err("bad");
+    assert_eq!(error.problems.len(), 4, "{error}");
+    assert_eq!(error.to_string().lines().count(), 4);
+}
+
+#[test]
+fn later_sources_win() {
+    let file = "[node]\nname = \"file\"\n[limits]\nreceive_maximum = 10\nmax_inflight = 10\n[cluster]\nseeds = [\"a:1\"]\n";
+    let environment = [
+        ("ROOKERY__LIMITS__RECEIVE_MAXIMUM", "20"),
+        ("ROOKERY__LIMITS__MAX_INFLIGHT", "20"),
+        ("ROOKERY__CLUSTER__SEEDS", "b:1, [::1]:2"),
+        ("ROOKERY_API", "not a key"),
+        ("HOME", "/"),
+    ];
+    let config = load(file, &environment, &["limits.max_inflight=30", "log.format=json"]).expect("good");
+    assert_eq!(config.node.name, "file");
+    assert_eq!(config.limits.receive_maximum, 20);
+    assert_eq!(config.limits.max_inflight, 30);
+    assert_eq!(config.log.format, LogFormat::Json);
+    let seeds: Vec<String> = config.cluster.seeds.iter().map(ToString::to_string).collect();
+    assert_eq!(seeds, ["b:1", "[::1]:2"]);
+}
+
+#[test]
+fn an_empty_value_takes_an_optional_one_back() {
+    let config =
+        load("[listeners.ws]\nbind = \"\"\n", &[("ROOKERY__LISTENERS__TCP__BIND", "")], &[]).expect("good");
+    assert_eq!((config.listeners.tcp.bind, config.listeners.ws.bind), (None, None));
+}
+
+#[test]
+fn unknown_names_in_the_environment_and_set_are_errors() {
+    let error = load("", &[("ROOKERY__LISTENERS__TPC__BIND", "127.0.0.1:1")], &[]).expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains("environment variable ROOKERY__LISTENERS__TPC__BIND"), "{text}");
+    assert!(text.contains("did you mean ROOKERY__LISTENERS__TCP__BIND?"), "{text}");
+    let text = load("", &[], &["node.data-dir=/x"]).expect_err("refused").to_string();
+    assert!(text.contains("--set node.data-dir") && text.contains("did you mean node.data_dir?"), "{text}");
+}
+
+#[test]
+fn a_bind_beyond_loopback_without_authentication_names_the_fixes() {
+    for bind in ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:1883"] {
+        let error = load("", &[], &[&format!("listeners.tcp.bind={bind}")]).expect_err("refused");
+        let text = error.to_string();
+        assert!(
+            text.contains("listeners.tcp.bind") && text.contains("auth.allow_anonymous = true"),
+            "{text}"
+        );
+        assert!(text.contains(":1883\""), "{text}");
+    }
+    load("", &[], &["listeners.tcp.bind=0.0.0.0:1883", "auth.allow_anonymous=true"]).expect("said so");
+    load("", &[], &["listeners.tcp.bind=[::1]:1883"]).expect("loopback");
+    load("", &[], &["listeners.tcp.bind=[::ffff:127.0.0.1]:1883"]).expect("loopback");
+    load("", &[], &["api.bind=0.0.0.0:1"]).expect_err("the API too");
+    load("", &[], &["cluster.bind=192.0.2.1:1"]).expect("peers prove that they know the secret");
+}
+
+#[test]
+fn listening_on_all_addresses_needs_an_advertised_one() {
+    let set = ["cluster.bind=0.0.0.0:17883", "auth.allow_anonymous=true"];
+    let text = load("", &[], &set).expect_err("refused").to_string();
+    assert!(text.contains("cluster.advertise"), "{text}");
+    let config = load("", &[], &[set[0], set[1], "cluster.advertise=a.example:17883"]).expect("good");
+    assert_eq!(config.advertised_peer().to_string(), "a.example:17883");
+    let bound = "0.0.0.0:1883".parse().expect("address");
+    assert_eq!(config.advertised(bound).to_string(), "a.example:1883");
+}
+
+#[test]
+fn timing_must_keep_the_promise() {
+    load("", &[], &["cluster.election_max_ms=425"]).expect("just fits");
+    let text = load("", &[], &["cluster.election_max_ms=426"]).expect_err("refused").to_string();
+    assert!(text.contains("3002 ms"), "{text}");
+    let slow = ["cluster.heartbeat_ms=150", "cluster.election_min_ms=600", "cluster.election_max_ms=1200"];
+    load("", &[], &slow).expect_err("slower than promised");
+    load("", &[], &[slow[0], slow[1], slow[2], "cluster.failover_promise_ms=5000"]).expect("said so");
+    load("", &[], &["cluster.election_min_ms=100"]).expect_err("two heartbeats only");
+    load("", &[], &["cluster.election_min_ms=400"]).expect_err("no room for randomness");
+}
+
+#[test]
+fn listeners_may_not_share_a_port() {
+    let text = load("", &[], &["listeners.ws.bind=127.0.0.1:1883"]).expect_err("refused").to_string();
+    assert!(text.contains("same port as listeners.tcp.bind"), "{text}");
+    load("", &[], &["listeners.ws.bind=127.0.0.1:0", "listeners.tcp.bind=127.0.0.1:0"]).expect("any ports");
+}
+
+#[test]
+fn the_example_says_what_the_defaults_say() {
+    let example = Config::example();
+    assert_eq!(from_file(&example).expect("good"), Config::default());
+    // The same with every key spelled out.
+    let spelled: String = example
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#').filter(|l| l.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(line)
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(from_file(&spelled).expect("good"), Config::default());
+    for path in Config::default().key_paths() {
+        let key = path.rsplit('.').next().expect("a name");
+        assert!(spelled.contains(&format!("\n{key} = ")), "{path} is missing");
+    }
+}
+
+#[test]
+fn a_missing_file_is_an_error() {
+    let path = PathBuf::from("/nonexistent/rookery.toml");
+    let text = Config::load(Some(&path), std::iter::empty(), &[]).expect_err("refused").to_string();
+    assert!(text.starts_with("/nonexistent/rookery.toml: "), "{text}");
+}

@@ -1,0 +1,266 @@
+//! How one configuration value is read from a file or from text, and shown.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use toml::de::DeValue;
+
+/// Where a value comes from: a TOML file, or the text of an environment variable or `--set`.
+pub(super) enum Input<'a> {
+    Toml(&'a DeValue<'a>),
+    Text(&'a str),
+}
+
+/// A type that configuration keys can have.
+pub(super) trait Setting: Sized {
+    /// # Errors
+    /// What was expected instead, for a person.
+    fn read(input: &Input<'_>) -> Result<Self, String>;
+
+    /// The value as TOML.
+    fn show(&self) -> String;
+}
+
+/// A peer's address as written by a person: an IP address or a host name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Without the brackets of an IPv6 address.
+    pub host: String,
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected HOST:PORT such as 10.0.0.5:17883, not {text:?}");
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self { host: address.ip().to_string(), port: address.port() });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let is_name = !host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        if !is_name {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| wrong())? })
+    }
+}
+
+impl Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn text_of<'a>(input: &'a Input<'_>, expected: &str) -> Result<&'a str, String> {
+    match input {
+        Input::Text(text) => Ok(text),
+        Input::Toml(value) => {
+            value.as_str().ok_or_else(|| format!("expected {expected}, not {}", describe(value)))
+        }
+    }
+}
+
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Integer(n) => format!("the integer {}", n.as_str()),
+        DeValue::Float(n) => format!("the float {}", n.as_str()),
+        DeValue::Boolean(b) => b.to_string(),
+        DeValue::String(s) => format!("the string {s:?}"),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+    }
+}
+
+impl Setting for String {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "a string").map(str::to_owned)
+    }
+
+    fn show(&self) -> String {
+        quote(self)
+    }
+}
+
+impl Setting for PathBuf {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        match text_of(input, "a path in quotes")? {
+            "" => Err("expected a path, not an empty string".to_owned()),
+            path => Ok(path.into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string_lossy())
+    }
+}
+
+impl Setting for bool {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        match input {
+            Input::Toml(DeValue::Boolean(b)) => Ok(*b),
+            Input::Toml(other) => Err(format!("expected true or false, not {}", describe(other))),
+            Input::Text(text) => text.parse().map_err(|_| format!("expected true or false, not {text:?}")),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+macro_rules! integer_setting {
+    ($($ty:ty),+) => { $(
+        impl Setting for $ty {
+            fn read(input: &Input<'_>) -> Result<Self, String> {
+                let (digits, radix, shown) = match input {
+                    Input::Text(text) => (text.replace('_', ""), 10, format!("{text:?}")),
+                    Input::Toml(DeValue::Integer(n)) => {
+                        (n.as_str().to_owned(), n.radix(), format!("the integer {}", n.as_str()))
+                    }
+                    Input::Toml(other) => return Err(format!("expected an integer, not {}", describe(other))),
+                };
+                <$ty>::from_str_radix(&digits, radix)
+                    .map_err(|_| format!("expected an integer from 0 to {}, not {shown}", <$ty>::MAX))
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+ };
+}
+integer_setting!(u16, u32, u64);
+
+impl Setting for SocketAddr {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        let expected = "an IP address and port in quotes such as \"127.0.0.1:1883\"";
+        let text = text_of(input, expected)?;
+        text.parse().map_err(|_| format!("expected {expected}, not {text:?}"))
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string())
+    }
+}
+
+impl Setting for HostPort {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "HOST:PORT in quotes")?.parse()
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string())
+    }
+}
+
+/// An empty string stands for "not set", so that a file's value can be taken back by a later source.
+impl<T: Setting> Setting for Option<T> {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        match input {
+            Input::Text("") => Ok(None),
+            Input::Toml(DeValue::String(s)) if s.is_empty() => Ok(None),
+            input => T::read(input).map(Some),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "\"\"".to_owned(), Setting::show)
+    }
+}
+
+/// In a file an array; in text, items separated by commas.
+impl<T: Setting> Setting for Vec<T> {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        match input {
+            Input::Toml(DeValue::Array(items)) => {
+                items.iter().map(|item| T::read(&Input::Toml(item.get_ref()))).collect()
+            }
+            Input::Toml(other) => Err(format!("expected an array, not {}", describe(other))),
+            Input::Text(text) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| T::read(&Input::Text(item)))
+                .collect(),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("[{}]", self.iter().map(Setting::show).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// A key whose value is one of a few words.
+macro_rules! word_setting {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant),+ }
+
+        impl Setting for $name {
+            fn read(input: &Input<'_>) -> Result<Self, String> {
+                match input {
+                    $(Input::Text($word) => return Ok(Self::$variant),)+
+                    Input::Toml(value) => match value.as_str() {
+                        $(Some($word) => return Ok(Self::$variant),)+
+                        _ => {}
+                    },
+                    _ => {}
+                }
+                Err(format!("expected one of: {}", [$($word),+].join(", ")))
+            }
+
+            fn show(&self) -> String {
+                match self { $(Self::$variant => format!("{:?}", $word)),+ }
+            }
+        }
+    };
+}
+
+word_setting! {
+    /// How log lines are written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+/// Accepts values within `bounds`.
+pub(super) fn range<T: PartialOrd + Display>(bounds: RangeInclusive<T>) -> impl Fn(&T) -> Result<(), String> {
+    move |value| {
+        if bounds.contains(value) {
+            Ok(())
+        } else {
+            Err(format!("must be from {} to {}, not {value}", bounds.start(), bounds.end()))
+        }
+    }
+}
+
+/// Accepts only the values listed.
+pub(super) fn one_of<T: PartialEq + Display>(values: &[T]) -> impl Fn(&T) -> Result<(), String> {
+    move |value| {
+        if values.contains(value) {
+            Ok(())
+        } else {
+            let all = values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            Err(format!("must be {all}, not {value}"))
+        }
+    }
+}
