@@ -1,0 +1,40 @@
+//! Why a node does not start, or does not go on.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::net::BindError;
+use crate::peer::{BadToken, JoinError};
+use crate::raft;
+use crate::store::OpenError;
+
+/// Why a node does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{key}: cannot listen on {address}: {source}; stop what uses it, or choose another address")]
+    Bind { address: SocketAddr, key: &'static str, source: io::Error },
+    #[error(transparent)]
+    Mqtt(#[from] BindError),
+    #[error(transparent)]
+    Open(OpenError),
+    #[error(
+        "{0}: it belongs to a cluster, but the cluster's secret is missing; restore it, or empty the directory and join again"
+    )]
+    NoSecret(String),
+    #[error(transparent)]
+    Consensus(#[from] raft::StartError),
+    #[error("cannot run: {0}")]
+    Runtime(io::Error),
+    #[error("cluster.token_file: {path}: {source}")]
+    TokenFile { path: String, source: io::Error },
+    #[error("cluster.token_file: {0}")]
+    Token(#[from] BadToken),
+    #[error("cannot join the cluster: {0}")]
+    Join(#[from] JoinError),
+    #[error("{0}")]
+    Change(String),
+    #[error(
+        "this node was forgotten by its cluster: {0}; empty its data directory and join it again with a new token to use it as a new node"
+    )]
+    Removed(String),
+}

@@ -1,0 +1,123 @@
+//! What a node counts, in the form that `/metrics` gives.
+
+use std::fmt;
+use std::sync::Weak;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::node::Node;
+use crate::mqtt::ReasonCode;
+use crate::session::Metric;
+
+/// Reads the node's counters whenever they are asked for.
+pub struct NodeCollector(pub Weak<Node>);
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCollector")
+    }
+}
+
+/// Counters of connections: metric, name, help.
+const COUNTERS: &[(Metric, &str, &str)] = &[
+    (Metric::SocketsAccepted, "sockets_accepted", "Sockets accepted from clients"),
+    (Metric::SocketsRefused, "sockets_refused", "Sockets closed on arrival for want of room"),
+    (Metric::ConnectAccepted, "connects_accepted", "CONNECTs that were let in"),
+    (Metric::ConnectRefused, "connects_refused", "CONNECTs that were refused"),
+    (Metric::ConnectTimeouts, "connect_timeouts", "Sockets closed because no CONNECT came in time"),
+    (Metric::KeepAliveTimeouts, "keep_alive_timeouts", "Connections whose keep-alive ran out"),
+    (Metric::StallTimeouts, "stall_timeouts", "Connections closed because they did not take what was sent"),
+    (Metric::BytesReceived, "received_bytes", "Bytes received from clients"),
+    (Metric::BytesSent, "sent_bytes", "Bytes sent to clients"),
+    (Metric::PacketsReceived, "packets_received", "MQTT packets received from clients"),
+    (Metric::PacketsSent, "packets_sent", "MQTT packets sent to clients"),
+    (Metric::PublishReceived, "publishes_received", "PUBLISH packets received from clients"),
+    (Metric::PublishSent, "publishes_sent", "PUBLISH packets sent to clients"),
+    (Metric::DroppedOutboxFull, "dropped_outbox_full", "QoS 0 deliveries dropped at slow clients"),
+    (Metric::DroppedQueueFull, "dropped_queue_full", "Deliveries dropped beyond a clean session's queue"),
+    (Metric::DroppedExpired, "dropped_expired", "Deliveries whose message had expired"),
+    (Metric::DroppedTooLarge, "dropped_too_large", "Deliveries larger than the client takes"),
+    (Metric::DroppedClosed, "dropped_closed", "Deliveries to connections that were closing"),
+    (Metric::UnknownPacketIds, "unknown_packet_ids", "Acknowledgements of packet ids that were not in use"),
+];
+
+const GAUGES: &[(Metric, &str, &str)] = &[
+    (Metric::Sockets, "sockets", "Sockets of clients"),
+    (Metric::Handshakes, "handshakes", "Sockets that have not become clients yet"),
+    (Metric::Connections, "connections", "Connected clients"),
+];
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(node) = self.0.upgrade() else { return Ok(()) };
+        if let Some(counters) = node.counters() {
+            for (metric, name, help) in COUNTERS {
+                counter(&mut encoder, name, help, counters.get(*metric))?;
+            }
+            for (metric, name, help) in GAUGES {
+                gauge(&mut encoder, name, help, counters.get(*metric))?;
+            }
+            let errors = ConstCounter::new(0u64);
+            let mut family = encoder.encode_descriptor(
+                "protocol_errors",
+                "Connections closed because of what the client sent, by reason code",
+                None,
+                errors.metric_type(),
+            )?;
+            for (code, n) in counters.protocol_errors() {
+                let reason = ReasonCode::from_u8(code).map_or("unknown", ReasonCode::name);
+                let labels = [("reason", reason)];
+                ConstCounter::new(n).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let Some(member) = node.member() else { return Ok(()) };
+        let counts = member.broker.state().counts();
+        let forward = member.forwarder.stats();
+        let gauges = [
+            ("sessions", "Client ids with an owner or a session, in the cluster", counts.claims as u64),
+            ("persistent_sessions", "Persistent sessions in the cluster", counts.persistent_sessions as u64),
+            ("retained_messages", "Retained messages", counts.retained_messages as u64),
+            ("retained_message_bytes", "Bytes of retained messages", counts.retained_bytes as u64),
+            ("routes", "Filters with a clean subscriber anywhere", counts.routes as u64),
+            (
+                "local_filters",
+                "Filters with a clean subscriber on this node",
+                member.broker.local_filters() as u64,
+            ),
+            ("forward_queue_bytes", "Bytes waiting for other nodes", forward.queued_bytes),
+            ("leader", "1 on the node that leads", u64::from(member.raft.is_leader())),
+            ("lease_valid", "1 while this node may acknowledge", u64::from(member.lease.is_valid())),
+            ("applied_index", "Last log position applied here", member.raft.applied_index()),
+        ];
+        for (name, help, value) in gauges {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        let counters = [
+            ("forwards_sent", "Publishes sent to other nodes", forward.sent),
+            ("forwards_received", "Publishes received from other nodes", forward.received),
+            ("forwards_dropped", "QoS 0 publishes to other nodes that were dropped", forward.dropped_qos0),
+            (
+                "forwards_refused",
+                "QoS 1 and 2 publishes to other nodes refused for want of room",
+                forward.congested,
+            ),
+        ];
+        for (name, help, value) in counters {
+            counter(&mut encoder, name, help, value)?;
+        }
+        Ok(())
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(value.cast_signed());
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}

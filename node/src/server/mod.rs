@@ -1,0 +1,141 @@
+//! Start and stop of a node: the only place that knows all the others.
+
+mod control;
+mod error;
+mod host;
+mod member;
+mod metrics;
+mod node;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tracing::info;
+
+pub use error::StartError;
+pub use member::{Member, Parts};
+pub use node::{Ended, Node};
+
+use crate::admin::{self, Hosts};
+use crate::config::Config;
+use crate::env;
+use crate::net::{Bound, Kind};
+use crate::store::{DataDir, Identity};
+
+/// Threads of the runtime that consensus, gRPC and `apply` have to themselves.
+const CONSENSUS_THREADS: usize = 2;
+/// How long clients may take to be told that the node stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Everything a node listens on, bound before anything is started.
+struct Listeners {
+    mqtt: Vec<Bound>,
+    api: TcpListener,
+    peer: TcpListener,
+}
+
+/// Runs one node until `shutdown` completes.
+///
+/// # Errors
+/// [`StartError`]: nothing was started, or the node has left its cluster.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), StartError> {
+    let loops = std::thread::available_parallelism().map_or(1, usize::from);
+    let listeners = bind(&config, loops).await?;
+    let dir = DataDir::new(&config.node.data_dir);
+    let identity = open_identity(&dir).await?;
+    let consensus = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONSENSUS_THREADS)
+        .thread_name("consensus")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let handle = consensus.handle().clone();
+    let ended = live(config, dir, identity, listeners, handle, loops, shutdown).await;
+    // Nothing in it has to be waited for any more, and a runtime must not be waited for here.
+    consensus.shutdown_background();
+    ended
+}
+
+/// From the start of the node to its end.
+async fn live(
+    config: Config,
+    dir: DataDir,
+    identity: Arc<Identity>,
+    listeners: Listeners,
+    consensus: Handle,
+    loops: usize,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    let info = node::describe(&config, &listeners.mqtt, &listeners.api, &listeners.peer)?;
+    info!(
+        node = info.name,
+        id = format!("{:016x}", identity.node_id()),
+        epoch = identity.epoch(),
+        mqtt = info.mqtt_addr,
+        ws = info.ws_addr,
+        api = info.api_addr,
+        peer = info.peer_addr,
+        "starting"
+    );
+    let bound = (listeners.mqtt, listeners.peer);
+    let node = Node::new(config, dir, identity, info, consensus, loops, bound);
+    let (api_stop, api_stopped) = tokio::sync::oneshot::channel::<()>();
+    let hosts = Hosts(vec![node.config().advertised_peer().host]);
+    let api = env::spawn(admin::serve(listeners.api, Arc::new(node.clone()), hosts, async {
+        // Dropped or sent: both mean stop.
+        let _ = api_stopped.await;
+    }));
+    node.resume().await?;
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        why = node.ended() => match why {
+            Ended::Left => Ok(()),
+            Ended::Forgotten(why) => Err(StartError::Removed(why)),
+            Ended::Failed(why) => Err(StartError::Change(why)),
+        },
+    };
+    info!("stopping");
+    node.stop(DRAIN).await;
+    drop(api_stop);
+    if let Ok(Err(error)) = api.await {
+        tracing::warn!(%error, "the HTTP API ended");
+    }
+    ended
+}
+
+/// Binds every address, so that one in use is reported before anything else happens.
+async fn bind(config: &Config, loops: usize) -> Result<Listeners, StartError> {
+    let mut mqtt = Vec::new();
+    for (address, kind, key) in [
+        (config.listeners.tcp.bind, Kind::Tcp, "listeners.tcp.bind"),
+        (config.listeners.ws.bind, Kind::WebSocket, "listeners.ws.bind"),
+    ] {
+        if let Some(address) = address {
+            mqtt.push(Bound::new(address, kind, key, loops)?);
+        }
+    }
+    let tcp = async |address, key| {
+        TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, key, source })
+    };
+    let api = tcp(config.api.bind, "api.bind").await?;
+    let peer = tcp(config.cluster.bind, "cluster.bind").await?;
+    Ok(Listeners { mqtt, api, peer })
+}
+
+async fn open_identity(dir: &DataDir) -> Result<Arc<Identity>, StartError> {
+    let dir = dir.clone();
+    let identity = env::blocking(move || Identity::open(&dir)).await.map_err(StartError::Open)?;
+    if identity.is_forgotten() {
+        return Err(StartError::Removed(format!("node {:016x} is no member any more", identity.node_id())));
+    }
+    Ok(Arc::new(identity))
+}
+
+/// The path for messages.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,422 @@
+//! One node as a process: what it has on disk and what it listens on. It is of no cluster, or a
+//! [`Member`] of one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::error::StartError;
+use super::member::{Member, Parts};
+use super::metrics::NodeCollector;
+use super::shown;
+use crate::admin;
+use crate::broker::Front;
+use crate::config::Config;
+use crate::env;
+use crate::net::{self, Bound, Kind};
+use crate::peer::{self, ClusterId, JoinToken, Secret};
+use crate::raft::{NodeConfig, Snapshots};
+use crate::session::{Context, Counters};
+use crate::state::{NodeId, NodeInfo};
+use crate::store::{ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore};
+
+/// Between two attempts to join through the configured seeds.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// A planned stop waits this long for its farewell to be committed.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What this node says of itself to the others.
+///
+/// # Errors
+/// A listener has no address.
+pub fn describe(
+    config: &Config,
+    mqtt: &[Bound],
+    api: &TcpListener,
+    peer: &TcpListener,
+) -> Result<NodeInfo, StartError> {
+    let shown = |address| config.advertised(address).to_string();
+    let mut info = NodeInfo {
+        name: config.node_name(),
+        api_addr: shown(api.local_addr().map_err(StartError::Runtime)?),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..NodeInfo::default()
+    };
+    for bound in mqtt {
+        match bound.kind() {
+            Kind::Tcp => info.mqtt_addr = shown(bound.address()),
+            Kind::WebSocket => info.ws_addr = shown(bound.address()),
+        }
+    }
+    let bound = peer.local_addr().map_err(StartError::Runtime)?;
+    info.peer_addr = match &config.cluster.advertise {
+        Some(address) => address.to_string(),
+        None => shown(bound),
+    };
+    Ok(info)
+}
+
+/// Why a node goes no further, other than being told to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It left its cluster, as an operator wanted.
+    Left,
+    /// Its cluster removed it.
+    Forgotten(String),
+    Failed(String),
+}
+
+/// One node.
+pub struct Node {
+    config: Config,
+    dir: DataDir,
+    identity: Arc<Identity>,
+    info: NodeInfo,
+    runtime: Handle,
+    loops: usize,
+    member: RwLock<Option<Arc<Member>>>,
+    /// Forming or joining a cluster happens once at a time.
+    forming: tokio::sync::Mutex<()>,
+    listeners: Mutex<Option<(Vec<Bound>, TcpListener)>>,
+    mqtt: OnceLock<net::Server>,
+    context: OnceLock<Arc<Context>>,
+    listening: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
+    ended: watch::Sender<Option<Ended>>,
+    registry: OnceLock<Registry>,
+}
+
+impl Node {
+    pub fn new(
+        config: Config,
+        dir: DataDir,
+        identity: Arc<Identity>,
+        info: NodeInfo,
+        runtime: Handle,
+        loops: usize,
+        (mqtt, peer): (Vec<Bound>, TcpListener),
+    ) -> Arc<Self> {
+        let node = Arc::new(Self {
+            config,
+            dir,
+            identity,
+            info,
+            runtime,
+            loops,
+            member: RwLock::new(None),
+            forming: tokio::sync::Mutex::new(()),
+            listeners: Mutex::new(Some((mqtt, peer))),
+            mqtt: OnceLock::new(),
+            context: OnceLock::new(),
+            listening: watch::channel(false).0,
+            stopping: watch::channel(false).0,
+            ended: watch::channel(None).0,
+            registry: OnceLock::new(),
+        });
+        let mut registry = admin::registry();
+        registry.register_collector(Box::new(NodeCollector(Arc::downgrade(&node))));
+        let _ = node.registry.set(registry);
+        node
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.identity.cluster_id().map(ClusterId)
+    }
+
+    pub fn member(&self) -> Option<Arc<Member>> {
+        self.member.read().clone()
+    }
+
+    pub fn counters(&self) -> Option<&Counters> {
+        self.context.get().map(|context| &context.counters)
+    }
+
+    pub fn registry(&self) -> Option<&Registry> {
+        self.registry.get()
+    }
+
+    pub fn is_listening(&self) -> bool {
+        *self.listening.borrow()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Takes part in the cluster that this node is of, or joins the one that the configuration
+    /// names.
+    ///
+    /// # Errors
+    /// What is on disk cannot be used, or the configured token is none.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), StartError> {
+        if let Some(cluster) = self.identity.cluster_id() {
+            let secret =
+                self.identity.secret().ok_or_else(|| StartError::NoSecret(shown(self.dir.root())))?;
+            let known = self.identity.peers().into_iter().map(|(id, peer)| (id, peer.peer_addr)).collect();
+            return self.take_part(ClusterId(cluster), Secret::new(secret.0), known).await.map(drop);
+        }
+        let Some(path) = &self.config.cluster.token_file else {
+            info!("this node is of no cluster yet: `rookery cluster init` or `rookery cluster join`");
+            return Ok(());
+        };
+        let token = std::fs::read_to_string(path)
+            .map_err(|source| StartError::TokenFile { path: shown(path), source })?;
+        let mut token: JoinToken = token.parse()?;
+        let seeds: Vec<String> = self.config.cluster.seeds.iter().map(ToString::to_string).collect();
+        if !seeds.is_empty() {
+            token.seeds = seeds;
+        }
+        let node = self.clone();
+        env::spawn(async move { node.join_until_member(token).await });
+        Ok(())
+    }
+
+    async fn join_until_member(self: Arc<Self>, token: JoinToken) {
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            match self.join(&token).await {
+                Ok(()) => return,
+                Err(error) => warn!(%error, "not joined yet, trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(JOIN_RETRY) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Makes this node a cluster of its own. `false`: it is of one already.
+    ///
+    /// # Errors
+    /// The disk or the system refuse.
+    pub async fn init(self: &Arc<Self>) -> Result<bool, StartError> {
+        let _one_at_a_time = self.forming.lock().await;
+        if self.identity.cluster_id().is_some() {
+            return Ok(false);
+        }
+        let random = |e: peer::NoRandomness| StartError::Runtime(std::io::Error::other(e));
+        let cluster = ClusterId::generate().map_err(random)?;
+        let secret = Secret::generate().map_err(random)?;
+        self.remember(cluster, &secret).await?;
+        let member = self.take_part(cluster, secret, Vec::new()).await?;
+        member.raft.initialize(self.as_peer()).await.map_err(|e| StartError::Change(e.to_string()))?;
+        info!(cluster = cluster.to_string(), "formed a new cluster");
+        Ok(true)
+    }
+
+    /// Joins the cluster that the token is for.
+    ///
+    /// # Errors
+    /// It does not let this node in, or cannot be reached; the disk refuses.
+    pub async fn join(self: &Arc<Self>, token: &JoinToken) -> Result<(), StartError> {
+        let _one_at_a_time = self.forming.lock().await;
+        match self.identity.cluster_id() {
+            None => {}
+            Some(cluster) if cluster == token.cluster.0 => return Ok(()),
+            Some(cluster) => {
+                return Err(StartError::Change(format!(
+                    "this node is of cluster {}, the token is for {}; empty its data directory to move it",
+                    ClusterId(cluster),
+                    token.cluster
+                )));
+            }
+        }
+        let joined = peer::join(token, &self.as_peer(), &peer::connector(), &self.runtime).await?;
+        self.remember(joined.cluster, &joined.secret).await?;
+        let known = joined
+            .members
+            .into_iter()
+            .filter(|member| member.node != self.id())
+            .map(|member| (member.node, member.peer_addr))
+            .collect();
+        self.take_part(joined.cluster, joined.secret, known).await?;
+        info!(cluster = joined.cluster.to_string(), "joined");
+        Ok(())
+    }
+
+    fn as_peer(&self) -> peer::Member {
+        peer::Member { node: self.id(), name: self.info.name.clone(), peer_addr: self.info.peer_addr.clone() }
+    }
+
+    async fn remember(&self, cluster: ClusterId, secret: &Secret) -> Result<(), StartError> {
+        let (identity, secret) = (self.identity.clone(), ClusterSecret(*secret.expose()));
+        env::blocking(move || identity.join_cluster(cluster.0, &secret)).await.map_err(StartError::Runtime)
+    }
+
+    /// Starts consensus and the peer listener, and opens the clients' listeners once this node's
+    /// life has begun.
+    async fn take_part(
+        self: &Arc<Self>,
+        cluster: ClusterId,
+        secret: Secret,
+        known: Vec<(NodeId, String)>,
+    ) -> Result<Arc<Member>, StartError> {
+        let (log, snapshots, incoming) = self.open_stores().await?;
+        let cluster_config = &self.config.cluster;
+        let consensus = NodeConfig {
+            heartbeat_ms: cluster_config.heartbeat_ms,
+            election_min_ms: cluster_config.election_min_ms,
+            election_max_ms: cluster_config.election_max_ms,
+            voters: cluster_config.voters as usize,
+            incoming_dir: Some(incoming),
+            seeds: cluster_config.seeds.iter().map(ToString::to_string).collect(),
+            ..NodeConfig::default()
+        };
+        let member = Member::start(Parts {
+            identity: self.identity.clone(),
+            cluster,
+            secret,
+            info: self.info.clone(),
+            consensus,
+            log,
+            snapshots,
+            connector: peer::connector(),
+            known,
+            runtime: self.runtime.clone(),
+        })
+        .await?;
+        let Some((mqtt, peer)) = self.listeners.lock().take() else {
+            return Err(StartError::Change("this node is stopping".to_owned()));
+        };
+        let mut stopping = self.stopping.subscribe();
+        let routes = member.routes();
+        self.runtime.spawn(async move {
+            // The listener outlives the planned stop of consensus only by the drain.
+            let stopped = async move {
+                let _ = stopping.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = peer::serve(routes, peer::incoming(peer), stopped).await {
+                error!(%error, "the peer listener ended");
+            }
+        });
+        self.member.write().replace(member.clone());
+        let begun = member.begin_life();
+        self.runtime.spawn(remember_peers(member.clone(), self.identity.clone()));
+        self.runtime.spawn(self.clone().notice_removal(member.clone()));
+        let node = self.clone();
+        let serving = member.clone();
+        env::spawn(async move {
+            // Clients are let in when this node has applied the start of its life.
+            if begun.await.is_ok()
+                && let Err(error) = node.open(&serving, mqtt)
+            {
+                error!(%error, "cannot serve clients");
+                node.ended.send_replace(Some(Ended::Failed(error.to_string())));
+            }
+        });
+        Ok(member)
+    }
+
+    async fn open_stores(&self) -> Result<(LogStore, Snapshots, PathBuf), StartError> {
+        let (dir, owner) = (self.dir.clone(), self.id());
+        env::blocking(move || {
+            let log = LogStore::open(&dir.log(), LogOptions::new(owner))?;
+            Ok((log, Snapshots::in_folder(&dir.snapshots())?, dir.snapshots()))
+        })
+        .await
+        .map_err(StartError::Open)
+    }
+
+    fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
+        let context = Context::new((&self.config.limits).into(), Arc::new(Front(member.broker.clone())));
+        let server = net::Server::start(&context, self.loops).map_err(StartError::Runtime)?;
+        let _ = self.context.set(context);
+        for bound in mqtt {
+            server.open(bound).map_err(StartError::Runtime)?;
+        }
+        let _ = self.mqtt.set(server);
+        self.listening.send_replace(true);
+        Ok(())
+    }
+
+    async fn notice_removal(self: Arc<Self>, member: Arc<Member>) {
+        let mut removed = member.channels.removed();
+        let Ok(why) = removed.wait_for(Option::is_some).await.map(|why| why.clone()) else { return };
+        self.no_member(Ended::Forgotten(why.unwrap_or_default())).await;
+    }
+
+    /// This node is no member any more: it must not come back with this data.
+    pub async fn no_member(&self, why: Ended) {
+        let identity = self.identity.clone();
+        if let Err(error) = env::blocking(move || identity.set_forgotten()).await {
+            error!(%error, "cannot note on disk that the cluster has forgotten this node");
+        }
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Completes when this node can or may not go on.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or(Ended::Left),
+            Err(_) => Ended::Left,
+        }
+    }
+
+    pub fn listening(&self) -> watch::Receiver<bool> {
+        self.listening.subscribe()
+    }
+
+    /// A planned stop: clients are told, the cluster hears a farewell, a leader hands over.
+    pub async fn stop(&self, drain: Duration) {
+        if let Some(member) = self.member() {
+            member.broker.stop();
+        }
+        let _ = tokio::task::block_in_place(|| self.mqtt.get().map(|server| server.drain(drain)));
+        self.listening.send_replace(false);
+        if let Some(member) = self.member() {
+            // Without it the others wait for this node's lease to run out.
+            let said = tokio::time::timeout(FAREWELL, member.broker.farewell()).await;
+            if said.is_err() {
+                warn!("stopping without a farewell: the cluster did not commit it in time");
+            }
+            member.stop().await;
+        }
+        self.stopping.send_replace(true);
+    }
+}
+
+/// Keeps the address book on disk, to find the cluster again after a restart.
+async fn remember_peers(member: Arc<Member>, identity: Arc<Identity>) {
+    let mut changes = member.channels.changes();
+    while changes.changed().await.is_ok() {
+        changes.borrow_and_update();
+        let names: std::collections::BTreeMap<_, _> =
+            member.broker.state().nodes().into_iter().map(|n| (n.node, n.info.name)).collect();
+        let peers = member
+            .channels
+            .known()
+            .into_iter()
+            .map(|(id, peer_addr)| {
+                (id, KnownPeer { name: names.get(&id).cloned().unwrap_or_default(), peer_addr })
+            })
+            .collect();
+        let identity = identity.clone();
+        if let Err(error) = env::blocking(move || identity.set_peers(&peers)).await {
+            warn!(%error, "cannot save the addresses of the other nodes");
+        }
+    }
+}
