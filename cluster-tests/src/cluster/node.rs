@@ -1,0 +1,189 @@
+//! One `rookery serve` process.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::{Ports, binary};
+use crate::wait::within;
+use crate::{http, wait};
+
+/// For a node to serve, from its start. Generous: a restarted cluster first has to elect.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For a process to be gone after a signal that asks it to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Lines of a node's log that a failed test shows.
+const TAIL: usize = 25;
+
+#[derive(Debug)]
+pub struct Node {
+    pub name: String,
+    pub ports: Ports,
+    dir: PathBuf,
+    /// Lines of configuration beyond the common ones.
+    extra: String,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node that has not been started; its data and log live below `dir`.
+    pub fn new(name: &str, dir: &Path, ports: Ports) -> Self {
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).expect("a directory for the node");
+        Node { name: name.into(), ports, dir, extra: String::new(), child: None }
+    }
+
+    /// Adds configuration, as TOML of its own tables.
+    pub fn configure(&mut self, toml: &str) {
+        self.extra.push_str(toml);
+        self.extra.push('\n');
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Everything the node has ever logged.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The end of the log.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+
+    /// Writes the configuration file; its path.
+    pub fn write_config(&self) -> PathBuf {
+        let Ports { mqtt, ws, api, peer } = self.ports;
+        let (name, data, extra) = (&self.name, self.data_dir(), &self.extra);
+        let data = data.display();
+        let text = format!(
+            "[node]\nname = \"{name}\"\ndata_dir = \"{data}\"\n\n\
+             [listeners.tcp]\nbind = \"{mqtt}\"\n\n[listeners.ws]\nbind = \"{ws}\"\n\n\
+             [api]\nbind = \"{api}\"\n\n\
+             [cluster]\nbind = \"{peer}\"\nadvertise = \"{peer}\"\n\n{extra}"
+        );
+        let path = self.dir.join("rookery.toml");
+        fs::write(&path, text).expect("the node's configuration is written");
+        path
+    }
+
+    /// The command that runs this node, for tests that expect it to fail.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("--config").arg(self.write_config());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the process and does not wait for anything.
+    pub fn spawn(&mut self) {
+        assert!(!self.running(), "{} runs already", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file());
+        let log = log.expect("the node's log opens");
+        let both = File::try_clone(&log).expect("a second handle of the log");
+        let child = self.command().stdout(log).stderr(both).spawn();
+        self.child = Some(child.unwrap_or_else(|e| panic!("{} does not start: {e}", binary().display())));
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.exit_status().is_none() && self.child.is_some()
+    }
+
+    /// How the process ended; `None` while it runs or if it was never started.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("the state of a child")
+    }
+
+    /// # Panics
+    /// When the node was not started.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map(Child::id).unwrap_or_else(|| panic!("{} was not started", self.name))
+    }
+
+    /// Whether the HTTP API answers `path` with 200.
+    pub fn answers(&self, path: &str) -> bool {
+        http::get(self.ports.api, path).is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Waits until the process answers at all: it can then be told to form or join a cluster.
+    pub fn wait_live(&mut self) {
+        self.wait_for("/livez");
+    }
+
+    /// Waits until the node serves clients as a member of its cluster.
+    pub fn wait_ready(&mut self) {
+        self.wait_for("/readyz");
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, path: &str) {
+        let outcome = within(READY_TIMEOUT, || match self.exit_status() {
+            Some(status) => Some(Err(status)),
+            None => self.answers(path).then_some(Ok(())),
+        });
+        match outcome {
+            Some(Ok(())) => {}
+            Some(Err(status)) => panic!("{} ended with {status} before {path} was 200", self.name),
+            None => {
+                let last = http::get(self.ports.api, path);
+                panic!("{}: {path} not 200 within {READY_TIMEOUT:?}; last answer {last:?}", self.name);
+            }
+        }
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; then there is nobody to kill.
+            let _ = child.kill();
+            child.wait().expect("a killed child can be waited for");
+        }
+    }
+
+    /// Sends a signal by name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub fn stop(&mut self) {
+        if !self.running() {
+            return;
+        }
+        self.signal("TERM");
+        self.wait_exit();
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        let what = format!("{name} to end");
+        let status = wait::eventually(&what, STOP_TIMEOUT, || self.exit_status());
+        self.child = None;
+        status
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// Sends a signal to a process that this test started.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).status();
+    assert!(status.is_ok_and(|s| s.success()), "kill -{name} {pid}");
+}
