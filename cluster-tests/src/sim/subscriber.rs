@@ -54,7 +54,10 @@ impl Session {
             let filters = [(FILTER, self.me.qos)];
             client.send(&mqtt::subscribe(Version::V5, 1, &filters, &Props::default())).await?;
         }
-        let leave_at = Instant::now() + Duration::from_millis(stage.rng.between(50, 4000));
+        // One that shares its id stays until it is thrown out, as a rule: a second owner shows only
+        // if it outlives what leases allow.
+        let longest_ms = if self.me.publishes { 12_000 } else { 4_000 };
+        let leave_at = Instant::now() + Duration::from_millis(stage.rng.between(50, longest_ms));
         let crashes = stage.rng.chance(60);
         let mut publish_at = Instant::now() + PUBLISH_EVERY;
         let mut open: Vec<(u16, MessageId, u64)> = Vec::new();
