@@ -88,7 +88,7 @@ impl Broker {
             Ended::Disconnect { with_will: true, expiry_s } => (WillFate::Fire, expiry_s),
             Ended::Lost | Ended::Server | Ended::TakenOver => (WillFate::Fire, None),
         };
-        let sent = conn.is_persistent().then(|| conn.next_seq());
+        let sent = conn.is_persistent().then(|| conn.sent_upto());
         self.give_up(client, incarnation, will, expiry_s, sent);
     }
 

@@ -18,5 +18,5 @@ pub use channel::*;
 pub use dial::Dial;
 pub use join::{Admit, JoinError, JoinService, Joined, join, membership_server};
 pub use member::Member;
-pub use server::{incoming, listen, serve, spawn as spawn_server};
+pub use server::{incoming, listen, serve};
 pub use token::{BadToken, JoinToken};

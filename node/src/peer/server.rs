@@ -13,7 +13,6 @@ use tracing::{debug, warn};
 
 use super::auth::RateLimit;
 use super::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
-use crate::env;
 
 /// Streams that one peer connection may have open.
 const MAX_STREAMS: u32 = 1024;
@@ -76,23 +75,4 @@ pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStrea
 /// No address could be bound.
 pub async fn listen(addr: &str) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await
-}
-
-/// Starts [`serve`] on the current runtime and logs its end.
-pub fn spawn<I, IO, E>(
-    routes: Routes,
-    incoming: I,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> tokio::task::JoinHandle<()>
-where
-    I: Stream<Item = Result<IO, E>> + Send + 'static,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    IO::ConnectInfo: Clone + Send + Sync + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
-{
-    env::spawn(async move {
-        if let Err(e) = serve(routes, incoming, stop).await {
-            warn!("the peer listener ended: {e}");
-        }
-    })
 }

@@ -106,11 +106,6 @@ impl Lease {
         env::boot_ms() < self.shared.deadline_ms.load(Ordering::Acquire)
     }
 
-    /// For how much longer [`Self::is_valid`] holds without a renewal, milliseconds.
-    pub fn remaining_ms(&self) -> u64 {
-        self.shared.deadline_ms.load(Ordering::Acquire).saturating_sub(env::boot_ms())
-    }
-
     /// The log has been applied up to `index`, the local state included. To be called after each
     /// batch by the thread that applies, and after a snapshot was installed. `urgent`: somebody
     /// may wait for it to be applied everywhere, so it is reported right away.
