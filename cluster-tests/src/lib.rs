@@ -3,6 +3,7 @@
 //! what arrived. Each file in `tests/` proves one property.
 
 pub mod cluster;
+pub mod conformance;
 pub mod http;
 pub mod load;
 pub mod mqtt;

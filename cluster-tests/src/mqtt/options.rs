@@ -10,11 +10,14 @@ pub struct Will {
     pub retain: bool,
     /// Will Delay Interval in seconds (5.0).
     pub delay_s: u32,
+    /// The will's other properties (5.0).
+    pub props: Props,
 }
 
 impl Will {
     pub fn new(topic: &str, payload: &str, qos: u8) -> Self {
-        Will { topic: topic.into(), payload: payload.into(), qos, retain: false, delay_s: 0 }
+        let props = Props::default();
+        Will { topic: topic.into(), payload: payload.into(), qos, retain: false, delay_s: 0, props }
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Ack {
     pub id: u16,
     /// Reason code; 0 in 3.x.
     pub code: u8,
+    pub props: Props,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

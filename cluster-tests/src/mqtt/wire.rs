@@ -68,8 +68,11 @@ pub fn connect(options: &Options) -> Vec<u8> {
     bytes(&mut body, options.client_id.as_bytes());
     if let Some(will) = &options.will {
         if options.version == Version::V5 {
-            let delay = Props::default().with(prop::WILL_DELAY_S, Prop::U32(will.delay_s));
-            props(&mut body, if will.delay_s > 0 { &delay } else { const { &Props(Vec::new()) } });
+            let mut of_will = will.props.clone();
+            if will.delay_s > 0 {
+                of_will = of_will.with(prop::WILL_DELAY_S, Prop::U32(will.delay_s));
+            }
+            props(&mut body, &of_will);
         }
         bytes(&mut body, will.topic.as_bytes());
         bytes(&mut body, &will.payload);
@@ -176,16 +179,14 @@ impl<'a> Reader<'a> {
             (kind @ (4 | 5 | 7), 0) | (kind @ 6, 2) => {
                 let id = self.u16()?;
                 let code = if self.rest.is_empty() { 0 } else { self.byte()? };
-                if !self.rest.is_empty() {
-                    self.props()?;
-                }
+                let props = if self.rest.is_empty() { Props::default() } else { self.props()? };
                 let kind = match kind {
                     4 => AckKind::PubAck,
                     5 => AckKind::PubRec,
                     6 => AckKind::PubRel,
                     _ => AckKind::PubComp,
                 };
-                Ok(Packet::Ack(Ack { kind, id, code }))
+                Ok(Packet::Ack(Ack { kind, id, code, props }))
             }
             (9, 0) => {
                 let (id, props) = (self.u16()?, self.props()?);
