@@ -89,7 +89,10 @@ impl Broker {
             Ended::Lost | Ended::Server | Ended::TakenOver => (WillFate::Fire, None),
         };
         let sent = conn.is_persistent().then(|| conn.sent_upto());
-        self.give_up(client, incarnation, will, expiry_s, sent);
+        let release = Command::Release { client: client.clone(), incarnation, will, expiry_s, sent };
+        let conn = conn.clone();
+        // Whether it was committed or abandoned, there is nothing more for the client to wait for.
+        self.propose(release, Box::new(move |_| conn.dismiss()));
     }
 
     /// Ends a client's connection, wherever it is, and its session: takes the client id over with

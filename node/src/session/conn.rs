@@ -20,6 +20,9 @@ mod state {
     pub const PERSISTENT: u8 = 2;
 }
 
+/// Of `ended`: the client said DISCONNECT and has not been dismissed.
+const RETIRED: u8 = 4;
+
 /// A connection, shared by its front end (which owns it), the broker's indexes and whoever is
 /// delivering to it. All methods may be called from any thread and none blocks. What they append
 /// is written at the end of the thread's [`turn`](super::turn()), or at once outside of one.
@@ -227,9 +230,27 @@ impl Conn {
         self.close_with(why, says_why.then_some(reason));
     }
 
-    /// Closes it after the client's own DISCONNECT. False: it was closed before.
-    pub(super) fn close_silently(self: &Arc<Self>) -> bool {
-        self.close_with(Ended::Lost, None)
+    /// Closes it to further packets after the client's own DISCONNECT; the end of the stream is
+    /// for [`dismiss`](Self::dismiss). False: it was closed before.
+    pub(super) fn retire(&self) -> bool {
+        let mut out = self.out.lock();
+        if out.flags.has(Flags::CLOSING) {
+            return false;
+        }
+        out.flags.set(Flags::CLOSING);
+        self.ended.store(RETIRED, Ordering::Release);
+        true
+    }
+
+    /// Lets the client of [`Ended::Disconnect`] see the end of the stream.
+    pub fn dismiss(self: &Arc<Self>) {
+        self.with_out(|out| {
+            if self.ended.load(Ordering::Acquire) == RETIRED && !out.flags.has(Flags::FINISHED) {
+                self.forbid_locked(out, Ended::Lost);
+                out.close_frame();
+            }
+        });
+        self.finish_if_closing();
     }
 
     fn close_with(self: &Arc<Self>, why: Ended, told: Option<ReasonCode>) -> bool {
@@ -374,6 +395,9 @@ impl Conn {
     }
 
     fn finish(&self, mut out: MutexGuard<'_, Outbound>) {
+        if self.ended.load(Ordering::Acquire) == RETIRED {
+            return;
+        }
         out.flags.set(Flags::FINISHED | Flags::CLOSING);
         out.discard();
         self.count_packets(&mut out);

@@ -501,7 +501,7 @@ impl Inbound {
             return Err(DecodeError::protocol("a session expiry in DISCONNECT after none in CONNECT"));
         }
         let expiry_max_s = conn.limits().session_expiry_max_s;
-        if conn.close_silently() {
+        if conn.retire() {
             self.rare.get_or_insert_default().farewell = Some(Ended::Disconnect {
                 // [MQTT-3.14.4-3]
                 with_will: disconnect.reason != ReasonCode::Success,

@@ -114,7 +114,9 @@ pub trait Service: Send + Sync + 'static {
     fn wants_more(&self, conn: &Arc<Conn>);
 
     /// The connection is over. Exactly once for every connection that called `connect`, after all
-    /// its other calls; answers given from now on go nowhere.
+    /// its other calls; answers given from now on go nowhere. [`Ended::Disconnect`] is answered by
+    /// [`Conn::dismiss`] once it is noted everywhere: a client that has seen the end of the stream
+    /// finds its session, on any node, as it left it.
     fn ended(&self, conn: &Arc<Conn>, why: Ended);
 
     /// The cluster's clock as this node estimates it, milliseconds: what `expires_at_ms` is

@@ -142,6 +142,9 @@ impl Service for FakeService {
         self.note(|| format!("ended {why:?}"));
         self.subscribers.lock().retain(|(subscriber, _)| !Arc::ptr_eq(subscriber, conn));
         self.conns.lock().retain(|other| !Arc::ptr_eq(other, conn));
+        if matches!(why, Ended::Disconnect { .. }) && !self.hold_answers.load(Ordering::Relaxed) {
+            conn.dismiss();
+        }
     }
 
     fn clock_ms(&self) -> u64 {

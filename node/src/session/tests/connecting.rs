@@ -171,6 +171,20 @@ fn closing_says_why_to_those_who_understand() {
 }
 
 #[test]
+fn the_end_of_the_stream_waits_for_the_broker_to_note_the_disconnect() {
+    let mut h = Harness::connected(Version::V311, Limits::default(), false);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    assert_eq!(h.send(&[0xc0, 0, 0xe0, 0]), Flow::Over);
+    h.inbound.end(&h.conn);
+    assert_eq!(h.take(), ["PINGRESP"]);
+    assert!(!h.link.finished.load(Ordering::Relaxed));
+    h.conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
+    assert!(!h.link.finished.load(Ordering::Relaxed));
+    h.conn.dismiss();
+    assert!(h.link.finished.load(Ordering::Relaxed));
+}
+
+#[test]
 fn a_clients_disconnect() {
     let bytes = |reason, session_expiry_s| {
         encoded(|buf| {
