@@ -65,6 +65,7 @@ pub struct Client {
     buf: Vec<u8>,
     inbox: VecDeque<Publish>,
     next_id: u16,
+    largest_packet: usize,
     /// Acknowledge what arrives; off to leave deliveries open.
     pub auto_ack: bool,
     pub received: Received,
@@ -90,6 +91,7 @@ impl Client {
             buf: Vec::new(),
             inbox: VecDeque::new(),
             next_id: 0,
+            largest_packet: 0,
             auto_ack: true,
             received: Received::new(),
             session_present: false,
@@ -132,6 +134,7 @@ impl Client {
         loop {
             if let Some((packet, length)) = wire::decode(self.version, &self.buf).map_err(Error::Protocol)? {
                 self.buf.drain(..length);
+                self.largest_packet = self.largest_packet.max(length);
                 return Ok(packet);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -145,6 +148,11 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Bytes of the largest packet that has come.
+    pub fn largest_packet(&self) -> usize {
+        self.largest_packet
     }
 
     /// Waits for a packet that `want` turns into an answer. Publishes that arrive meanwhile go to

@@ -2,6 +2,7 @@
 
 /// Identifiers of the properties [MQTT-2.2.2.2].
 pub mod prop {
+    pub const PAYLOAD_FORMAT: u8 = 0x01;
     pub const MESSAGE_EXPIRY_S: u8 = 0x02;
     pub const CONTENT_TYPE: u8 = 0x03;
     pub const RESPONSE_TOPIC: u8 = 0x08;
@@ -10,13 +11,23 @@ pub mod prop {
     pub const SESSION_EXPIRY_S: u8 = 0x11;
     pub const ASSIGNED_CLIENT_ID: u8 = 0x12;
     pub const SERVER_KEEP_ALIVE_S: u8 = 0x13;
+    pub const AUTHENTICATION_METHOD: u8 = 0x15;
+    pub const AUTHENTICATION_DATA: u8 = 0x16;
+    pub const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
     pub const WILL_DELAY_S: u8 = 0x18;
+    pub const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+    pub const RESPONSE_INFORMATION: u8 = 0x1a;
     pub const REASON_STRING: u8 = 0x1f;
     pub const RECEIVE_MAXIMUM: u8 = 0x21;
     pub const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub const TOPIC_ALIAS: u8 = 0x23;
+    pub const MAXIMUM_QOS: u8 = 0x24;
+    pub const RETAIN_AVAILABLE: u8 = 0x25;
     pub const USER_PROPERTY: u8 = 0x26;
     pub const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+    pub const WILDCARD_AVAILABLE: u8 = 0x28;
+    pub const SUBSCRIPTION_IDS_AVAILABLE: u8 = 0x29;
+    pub const SHARED_AVAILABLE: u8 = 0x2a;
 }
 
 /// One property's value, in its wire type.

@@ -5,7 +5,12 @@
 //!     cargo test -p cluster-tests --test conformance -- cluster/v5    by a part of the name
 //!     WRITE_PAGE=1 cargo test -p cluster-tests --test conformance -- page
 
+mod connect;
+mod disconnect;
+mod keep_alive;
 mod order;
+mod sessions;
+mod wills;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +21,14 @@ use cluster_tests::mqtt::Version;
 use cluster_tests::tools::repository;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-const SUITES: &[Suite] = &[Suite { name: "order", cases: order::CASES }];
+const SUITES: &[Suite] = &[
+    Suite { name: "connect", cases: connect::CASES },
+    Suite { name: "disconnect", cases: disconnect::CASES },
+    Suite { name: "keep_alive", cases: keep_alive::CASES },
+    Suite { name: "order", cases: order::CASES },
+    Suite { name: "sessions", cases: sessions::CASES },
+    Suite { name: "wills", cases: wills::CASES },
+];
 
 /// Most cases wait for something most of the time.
 const THREADS: usize = 16;
