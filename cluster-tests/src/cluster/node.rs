@@ -36,7 +36,7 @@ impl Node {
         Node { name: name.into(), ports, dir, extra: String::new(), child: None }
     }
 
-    /// Adds configuration, as TOML of its own tables.
+    /// Adds configuration as TOML: keys of `[cluster]`, then tables of its own.
     pub fn configure(&mut self, toml: &str) {
         self.extra.push_str(toml);
         self.extra.push('\n');

@@ -69,5 +69,12 @@ pub fn page(suites: &[Suite]) -> String {
             let _ = writeln!(out, "| MQTT-{} | {binds} | {proofs} |", statement.id);
         }
     }
+    out.push_str("\n## Beyond the statements\n\n");
+    for suite in suites {
+        let without = suite.cases.iter().filter(|c| Standard::ALL.iter().all(|s| c.proves(*s).is_empty()));
+        for case in without {
+            let _ = writeln!(out, "- `{}`: {}", suite.name, case.title);
+        }
+    }
     out
 }

@@ -14,7 +14,7 @@ pub use options::{Options, Will};
 pub use packet::{Ack, AckKind, Packet, Publish};
 pub use props::{Prop, Props, prop};
 pub use stream::Transport;
-pub use wire::{ack, connect, decode, disconnect, publish, remaining_length, subscribe};
+pub use wire::{ack, connect, decode, disconnect, publish, remaining_length, subscribe, unsubscribe};
 
 /// The protocol level of CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,6 +142,9 @@ pub fn decode(version: Version, buf: &[u8]) -> Decoded<Option<(Packet, usize)>> 
         length |= usize::from(byte & 0x7f) << (7 * (header - 1));
         header += 1;
         if byte & 0x80 == 0 {
+            if byte == 0 && header > 2 {
+                return Err("a Remaining Length in more bytes than it needs".into());
+            }
             break;
         }
         if header > 4 {
@@ -261,6 +264,9 @@ impl<'a> Reader<'a> {
         for shift in [0, 7, 14, 21] {
             let byte = self.byte()?;
             value |= u32::from(byte & 0x7f) << shift;
+            if byte == 0 && shift > 0 {
+                return Err("a variable byte integer in more bytes than it needs".into());
+            }
             if byte & 0x80 == 0 {
                 return Ok(value);
             }

@@ -7,9 +7,14 @@
 
 mod connect;
 mod disconnect;
+mod format;
 mod keep_alive;
 mod order;
 mod sessions;
+mod shared;
+mod subscribe;
+mod topics;
+mod websocket;
 mod wills;
 
 use std::path::PathBuf;
@@ -24,9 +29,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const SUITES: &[Suite] = &[
     Suite { name: "connect", cases: connect::CASES },
     Suite { name: "disconnect", cases: disconnect::CASES },
+    Suite { name: "format", cases: format::CASES },
     Suite { name: "keep_alive", cases: keep_alive::CASES },
     Suite { name: "order", cases: order::CASES },
     Suite { name: "sessions", cases: sessions::CASES },
+    Suite { name: "shared", cases: shared::CASES },
+    Suite { name: "subscribe", cases: subscribe::CASES },
+    Suite { name: "topics", cases: topics::CASES },
+    Suite { name: "websocket", cases: websocket::CASES },
     Suite { name: "wills", cases: wills::CASES },
 ];
 
@@ -41,7 +51,7 @@ fn main() -> ExitCode {
     for ground in Ground::ALL {
         for suite in SUITES {
             for case in suite.cases {
-                for version in case.versions() {
+                for version in case.versions_at(ground) {
                     let name = format!("{}/{}/{}: {}", ground.name(), label(version), suite.name, case.title);
                     let grounds = Arc::clone(&grounds);
                     trials.push(Trial::test(name, move || (case.run)(&grounds.site(ground, version))));
