@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{AckKind, Client, Packet, Prop, Props, Version, prop, subscribe, unsubscribe};
+use cluster_tests::mqtt::{
+    AckKind, Client, Packet, Prop, Props, Publish, Version, prop, publish, subscribe, unsubscribe,
+};
 
 pub const CASES: &[Case] = &[
     case("flags of SUBSCRIBE and UNSUBSCRIBE are 0010", flags)
@@ -52,6 +54,9 @@ pub const CASES: &[Case] = &[
     case("a kept session's delivery that began before UNSUBSCRIBE is finished later", started_delivery_kept)
         .v3(&["3.10.4-3"])
         .v5(&["3.10.4-3"]),
+    case("what a client publishes in one breath with its SUBSCRIBE comes back to it", in_one_breath)
+        .v3(&[])
+        .v5(&[]),
     case("SUBACK means that a message published elsewhere afterwards arrives", suback_is_a_promise)
         .v3(&["4.5.0-1"])
         .v5(&["4.5.0-1"]),
@@ -372,6 +377,38 @@ fn started_delivery_kept(at: &Site) -> Outcome {
     assert_eq!((again.text(), again.id, again.dup), (first.text(), first.id, true));
     subscriber.disconnect()?;
     at.forget(&options)?;
+    Ok(())
+}
+
+fn in_one_breath(at: &Site) -> Outcome {
+    for options in [at.options(), at.persistent()] {
+        for qos in 0..=2 {
+            let mut client = Client::connect(at.near(), &options)?;
+            let topic = at.topic();
+            let mut bytes = subscribe(at.version, 1, &[(&topic, 2)], &Props::default());
+            let (id, payload) = (if qos > 0 { 2 } else { 0 }, b"own".to_vec());
+            let message = Publish {
+                topic: topic.clone(),
+                payload,
+                qos,
+                retain: false,
+                dup: false,
+                id,
+                props: Props::default(),
+            };
+            bytes.extend_from_slice(&publish(at.version, &message));
+            client.send(&bytes)?;
+            let own = loop {
+                if let Packet::Publish(own) = client.packet(LATE)? {
+                    break own;
+                }
+            };
+            assert_eq!((own.text(), own.qos), ("own".into(), qos));
+            // The handshake of the own QoS 2 is of no interest here.
+            client.crash();
+            at.forget(&options)?;
+        }
+    }
     Ok(())
 }
 

@@ -33,6 +33,11 @@ pub(super) mod kind {
 
 const WRONG_FLAGS: DecodeError = DecodeError::malformed("reserved flags of the fixed header are set");
 
+/// Whether a packet with this first byte is a PUBLISH.
+pub fn is_publish(first: u8) -> bool {
+    first >> 4 == kind::PUBLISH
+}
+
 /// Length in bytes of the first packet in `buf`, its fixed header included; `None` if more bytes
 /// are needed to tell. `max_packet` is the largest whole packet that is accepted, in bytes.
 ///

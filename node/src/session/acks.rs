@@ -28,11 +28,24 @@ pub(super) struct Receiving {
     received: BTreeSet<u16>,
     /// SUBSCRIBE, UNSUBSCRIBE and PUBREL that the broker has not answered.
     requests: u16,
+    /// SUBSCRIBE and UNSUBSCRIBE among them.
+    subscriptions: u16,
+    /// A PUBLISH that followed them waits for the last of their answers.
+    publish_waits: bool,
 }
 
 impl Receiving {
     pub fn is_idle(&self) -> bool {
         self.owed.is_empty() && self.received.is_empty() && self.requests == 0
+    }
+
+    fn subscription_answered(&mut self) {
+        self.subscriptions = self.subscriptions.saturating_sub(1);
+        self.publish_waits &= self.subscriptions > 0;
+    }
+
+    fn publish_must_wait(&self) -> bool {
+        self.publish_waits && self.subscriptions > 0
     }
 
     fn push(&mut self, packet_id: u16, exactly_once: bool, answer: Option<ReasonCode>) -> AckTicket {
@@ -140,13 +153,19 @@ impl Conn {
     /// Answers SUBSCRIBE: one code per filter, in its order [MQTT-3.9.3-1].
     pub fn subscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer(|out| out.append(|buf| encode::suback(buf, version, packet_id, codes)));
+        self.answer(|out| {
+            out.receiving().subscription_answered();
+            out.append(|buf| encode::suback(buf, version, packet_id, codes));
+        });
     }
 
     /// Answers UNSUBSCRIBE: one code per filter, in its order.
     pub fn unsubscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer(|out| out.append(|buf| encode::unsuback(buf, version, packet_id, codes)));
+        self.answer(|out| {
+            out.receiving().subscription_answered();
+            out.append(|buf| encode::unsuback(buf, version, packet_id, codes));
+        });
     }
 
     /// Notes a request that the broker will answer; says whether there are as many as allowed.
@@ -155,6 +174,25 @@ impl Conn {
         let requests = &mut out.receiving().requests;
         *requests += 1;
         *requests >= self.limits().requests_max
+    }
+
+    /// As [`expect_answer`](Self::expect_answer), for a SUBSCRIBE or UNSUBSCRIBE.
+    pub(super) fn expect_subscription(&self) -> bool {
+        self.out.lock().receiving().subscriptions += 1;
+        self.expect_answer()
+    }
+
+    /// Whether subscriptions of the client are unanswered, which what it publishes now has to
+    /// follow. Asks for a wake-up when they are answered.
+    pub(super) fn is_subscribing(&self) -> bool {
+        let mut out = self.out.lock();
+        let receiving = out.receiving();
+        receiving.publish_waits = receiving.subscriptions > 0;
+        let waits = receiving.publish_waits;
+        if waits {
+            out.flags.set(Flags::STALLED);
+        }
+        waits
     }
 
     fn answer(self: &Arc<Self>, answer: impl FnOnce(&mut Outbound)) {
@@ -202,6 +240,7 @@ impl Conn {
         };
         // A 5.0 client is bound by its quota, and is told when it breaks it.
         receiving.requests >= limits.requests_max
+            || receiving.publish_must_wait()
             || (self.version() != Version::V5 && receiving.owed.len() >= usize::from(limits.receive_maximum))
     }
 }

@@ -55,6 +55,8 @@ pub struct Inbound {
     expires_at_once: bool,
     /// `Service::connect` was called and `Service::ended` was not.
     known: bool,
+    /// A persistent session's SUBSCRIBE or UNSUBSCRIBE may be unanswered.
+    subscribing: bool,
 }
 
 /// What few connections have, or only at their end.
@@ -89,6 +91,7 @@ impl Inbound {
             stalled: false,
             expires_at_once: true,
             known: false,
+            subscribing: false,
         }
     }
 
@@ -256,6 +259,15 @@ impl Inbound {
         let mut used = 0;
         while used < bytes.len() && self.goes_on() {
             let rest = &bytes[used..];
+            if self.subscribing && mqtt::is_publish(rest[0]) {
+                // The subscription takes effect when the log says so, for those of its client too;
+                // a client that subscribes and publishes in one breath expects its own message.
+                self.subscribing = conn.is_subscribing();
+                self.stalled = self.subscribing;
+                if self.stalled {
+                    break;
+                }
+            }
             match mqtt::frame_len(rest, conn.limits().packet_max_bytes) {
                 Ok(Some(len)) if len <= rest.len() => {
                     used += len;
@@ -353,10 +365,12 @@ impl Inbound {
                 Ok(())
             }
             Packet::Subscribe(subscribe) => {
+                self.subscribing |= conn.is_persistent();
                 subscribe_to(conn, &subscribe, batch);
                 Ok(())
             }
             Packet::Unsubscribe(unsubscribe) => {
+                self.subscribing |= conn.is_persistent();
                 unsubscribe_from(conn, &unsubscribe, batch);
                 Ok(())
             }
@@ -540,12 +554,12 @@ fn subscribe_to(conn: &Arc<Conn>, subscribe: &Subscribe<'_>, batch: &mut Batch) 
         .iter()
         .map(|item| SubscribeItem { filter: item.filter, options: item.options })
         .collect();
-    batch.check_stall |= conn.expect_answer();
+    batch.check_stall |= conn.expect_subscription();
     conn.context().service.subscribe(conn, subscribe.packet_id, subscribe.subscription_id, &items);
 }
 
 fn unsubscribe_from(conn: &Arc<Conn>, unsubscribe: &Unsubscribe<'_>, batch: &mut Batch) {
     let filters: SmallVec<[&str; 4]> = unsubscribe.filters.iter().collect();
-    batch.check_stall |= conn.expect_answer();
+    batch.check_stall |= conn.expect_subscription();
     conn.context().service.unsubscribe(conn, unsubscribe.packet_id, &filters);
 }

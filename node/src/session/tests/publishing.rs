@@ -197,3 +197,24 @@ fn topic_aliases() {
     assert!(matches!(send(&mut h, "x", 3, true), Flow::Broken(_)));
     assert_eq!(h.take(), ["DISCONNECT 94"]);
 }
+
+#[test]
+fn a_publish_waits_for_the_subscription_before_it() {
+    let subscribe = [0x82, 6, 0, 7, 0, 1, b't', 0];
+    let publish = [0x30, 4, 0, 1, b't', b'x'];
+    let mut h = Harness::connected(Version::V311, Limits::default(), true);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    // What is no PUBLISH goes on.
+    assert_eq!(h.send(&[&subscribe[..], &[0xc0, 0], &publish, &[0xc0, 0]].concat()), Flow::Held);
+    assert_eq!(h.service.take_calls(), ["subscribe 7 0 [\"t\"]"]);
+    assert_eq!(h.take(), ["PINGRESP"]);
+    h.conn.subscribed(7, &[ReasonCode::Success]);
+    assert_eq!(h.inbound.attend(&h.conn, 0), Flow::Open);
+    assert_eq!(h.service.take_calls(), ["publish t x q0 id 0 expiry None"]);
+    assert_eq!(h.take().last().map(String::as_str), Some("PINGRESP"));
+    // A clean session's subscription is there at once.
+    let mut h = Harness::connected(Version::V311, Limits::default(), false);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    assert_eq!(h.send(&[&subscribe[..], &publish].concat()), Flow::Open);
+    assert_eq!(h.service.take_calls().len(), 2);
+}
