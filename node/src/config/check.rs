@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::Config;
+use super::{Config, TlsConfig};
 use super::error::{Place, Problem};
+use crate::net::Acceptor;
 use crate::peer::lease::{LeaseTimes, SWEEP_MS};
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -11,6 +12,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_advertised(config, problems);
     check_timing(config, problems);
     check_ports(config, problems);
+    check_certificates(config, problems);
     if config.cluster.expect > 0 {
         problems.push(Problem::new(
             Place::Key("cluster.expect"),
@@ -22,9 +24,13 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 
 /// What listens beyond this machine must know whom it talks to, or say that it need not.
 fn check_exposure(config: &Config, problems: &mut Vec<Problem>) {
-    let clients: [(&'static str, Option<SocketAddr>); 3] = [
+    // A listener that insists on clients' certificates does know.
+    let open = |tls: &TlsConfig| tls.bind.filter(|_| !tls.require_client_cert);
+    let clients: [(&'static str, Option<SocketAddr>); 5] = [
         ("listeners.tcp.bind", config.listeners.tcp.bind),
         ("listeners.ws.bind", config.listeners.ws.bind),
+        ("listeners.tls.bind", open(&config.listeners.tls)),
+        ("listeners.wss.bind", open(&config.listeners.wss)),
         ("api.bind", Some(config.api.bind)),
     ];
     for (key, bind) in clients {
@@ -101,6 +107,8 @@ fn check_ports(config: &Config, problems: &mut Vec<Problem>) {
     let all = [
         ("listeners.tcp.bind", config.listeners.tcp.bind),
         ("listeners.ws.bind", config.listeners.ws.bind),
+        ("listeners.tls.bind", config.listeners.tls.bind),
+        ("listeners.wss.bind", config.listeners.wss.bind),
         ("api.bind", Some(config.api.bind)),
         ("cluster.bind", Some(config.cluster.bind)),
     ];
@@ -114,5 +122,14 @@ fn check_ports(config: &Config, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(Place::Key(key), format!("has the same port as {other}: {bind}")));
         }
         taken.push((key, bind));
+    }
+}
+
+/// Certificates that cannot be used are found before a node starts.
+fn check_certificates(config: &Config, problems: &mut Vec<Problem>) {
+    for (_, section, _, kind, tls) in config.listeners.encrypted() {
+        if let Err(error) = Acceptor::load(tls.files(section), kind) {
+            problems.push(Problem::new(Place::KeyOf { section, key: error.key }, error.what));
+        }
     }
 }

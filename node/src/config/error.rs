@@ -31,6 +31,8 @@ pub enum Place {
     Set(String),
     /// A key, whoever set it: found wrong only together with others.
     Key(&'static str),
+    /// A key of one of several sections with the same keys.
+    KeyOf { section: &'static str, key: &'static str },
 }
 
 impl std::fmt::Display for Place {
@@ -41,6 +43,7 @@ impl std::fmt::Display for Place {
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Set(key) => write!(f, "--set {key}"),
             Self::Key(key) => write!(f, "{key}"),
+            Self::KeyOf { section, key } => write!(f, "{section}.{key}"),
         }
     }
 }

@@ -13,15 +13,18 @@ mod value;
 mod tests;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
 pub use sections::{
-    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, NodeConfig, TcpConfig, WsConfig,
+    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, NodeConfig, TcpConfig, TlsConfig, WsConfig,
 };
 pub use value::{HostPort, LogFormat};
 
 use section::Section;
+
+use crate::net::Kind;
 
 /// Everything a node is told from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,11 +43,37 @@ pub struct Config {
 pub struct ListenersConfig {
     pub tcp: TcpConfig,
     pub ws: WsConfig,
+    pub tls: TlsConfig,
+    pub wss: TlsConfig,
+}
+
+impl ListenersConfig {
+    /// The encrypted ones that are offered: section, the key of the address, what is spoken.
+    pub fn encrypted(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddr, &'static str, &'static str, Kind, &TlsConfig)> {
+        [
+            ("listeners.tls", "listeners.tls.bind", Kind::Tcp, &self.tls),
+            ("listeners.wss", "listeners.wss.bind", Kind::WebSocket, &self.wss),
+        ]
+        .into_iter()
+        .filter_map(|(section, key, kind, config)| Some((config.bind?, section, key, kind, config)))
+    }
 }
 
 /// Every section, in the order of the example file.
-const SECTIONS: [&str; 8] =
-    ["node", "listeners.tcp", "listeners.ws", "api", "cluster", "auth", "limits", "log"];
+const SECTIONS: [&str; 10] = [
+    "node",
+    "listeners.tcp",
+    "listeners.ws",
+    "listeners.tls",
+    "listeners.wss",
+    "api",
+    "cluster",
+    "auth",
+    "limits",
+    "log",
+];
 
 impl Config {
     /// Reads all sources and checks the result. `environment` is normally `std::env::vars()`;
@@ -123,7 +152,7 @@ impl Config {
 
     /// How others are told to reach a listener bound to `bound`: at its own address, or, when it
     /// listens on all addresses, at the host that the peer address names.
-    pub fn advertised(&self, bound: std::net::SocketAddr) -> HostPort {
+    pub fn advertised(&self, bound: SocketAddr) -> HostPort {
         let host =
             if bound.ip().is_unspecified() { self.advertised_peer().host } else { bound.ip().to_string() };
         HostPort { host, port: bound.port() }
@@ -141,6 +170,8 @@ impl Config {
             "node" => &self.node,
             "listeners.tcp" => &self.listeners.tcp,
             "listeners.ws" => &self.listeners.ws,
+            "listeners.tls" => &self.listeners.tls,
+            "listeners.wss" => &self.listeners.wss,
             "api" => &self.api,
             "cluster" => &self.cluster,
             "auth" => &self.auth,
@@ -155,6 +186,8 @@ impl Config {
             "node" => &mut self.node,
             "listeners.tcp" => &mut self.listeners.tcp,
             "listeners.ws" => &mut self.listeners.ws,
+            "listeners.tls" => &mut self.listeners.tls,
+            "listeners.wss" => &mut self.listeners.wss,
             "api" => &mut self.api,
             "cluster" => &mut self.cluster,
             "auth" => &mut self.auth,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::value::{HostPort, LogFormat, one_of, range};
+use crate::net::TlsFiles;
 use crate::session::Limits;
 
 fn loopback(port: u16) -> SocketAddr {
@@ -35,6 +36,38 @@ section! {
     WsConfig {
         /// MQTT over WebSocket, path /mqtt: IP address and port. Empty: not offered.
         bind: Option<SocketAddr> = Some(loopback(8083));
+    }
+}
+
+section! {
+    /// `listeners.tls.*` and `listeners.wss.*`
+    TlsConfig {
+        /// The same, encrypted: IP address and port, usually 8883 for listeners.tls and 8084 for
+        /// listeners.wss. Empty: not offered. TLS 1.2 and 1.3.
+        bind: Option<SocketAddr> = None;
+        /// PEM file with the server's certificate, then those between it and the root. SIGHUP
+        /// makes a node read its certificates and keys again, for new connections.
+        cert_file: Option<PathBuf> = None;
+        /// PEM file with the private key of that certificate, not encrypted.
+        key_file: Option<PathBuf> = None;
+        /// PEM file with the authorities that sign clients' certificates. With it clients are asked
+        /// for a certificate, and one that does not verify is refused. Empty: they are not asked.
+        ca_file: Option<PathBuf> = None;
+        /// Refuse clients that show no certificate; needs ca_file.
+        require_client_cert: bool = false;
+    }
+}
+
+impl TlsConfig {
+    /// What is to be loaded; `section` is the one that this is, for errors.
+    pub fn files(&self, section: &'static str) -> TlsFiles {
+        TlsFiles {
+            section,
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            ca_file: self.ca_file.clone(),
+            require_client_cert: self.require_client_cert,
+        }
     }
 }
 

@@ -11,9 +11,6 @@ use super::{Config, SECTIONS};
 /// Variables with this prefix name configuration keys, `__` standing for the dots between.
 pub(super) const ENV_PREFIX: &str = "ROOKERY__";
 
-/// Sections that are named in the design of the listeners and are not offered by this version.
-const NOT_YET: [&str; 2] = ["listeners.tls", "listeners.wss"];
-
 pub(super) fn read_file(config: &mut Config, path: &Path, text: &str, problems: &mut Vec<Problem>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -73,9 +70,6 @@ fn set(config: &mut Config, path: &str, input: &Input<'_>) -> Option<Result<(), 
 }
 
 fn unknown(config: &Config, path: &str, spell: impl Fn(&str) -> String) -> String {
-    if let Some(section) = NOT_YET.iter().find(|s| path == **s || path.starts_with(&format!("{s}."))) {
-        return format!("{section} is not supported yet: this version offers listeners.tcp and listeners.ws");
-    }
     if SECTIONS.contains(&path) || path_of_sections(path) {
         return format!("{path} is a section of keys, not a key");
     }

@@ -15,17 +15,7 @@ pub(super) struct Faults {
 
 impl Faults {
     pub fn log(&mut self, conn: &Conn, fault: &DecodeError, now_ms: u64) {
-        let second = now_ms / 1000;
-        if self.second != second {
-            self.second = second;
-            self.lines = 0;
-        }
-        if self.lines == LINES_PER_SECOND {
-            self.suppressed += 1;
-            return;
-        }
-        self.lines += 1;
-        let suppressed = std::mem::take(&mut self.suppressed);
+        let Some(suppressed) = self.may_log(now_ms) else { return };
         tracing::info!(
             peer = conn.peer(),
             client = conn.client(),
@@ -34,5 +24,30 @@ impl Faults {
             "closed a connection: {}",
             fault.what
         );
+    }
+
+    pub fn log_tls(&mut self, conn: &Conn, error: &rustls::Error, now_ms: u64) {
+        let Some(suppressed) = self.may_log(now_ms) else { return };
+        tracing::info!(
+            peer = conn.peer(),
+            client = conn.client(),
+            suppressed,
+            "closed a connection: TLS: {error}"
+        );
+    }
+
+    /// Whether one more line may be written now, and how many were not since the last one.
+    fn may_log(&mut self, now_ms: u64) -> Option<u64> {
+        let second = now_ms / 1000;
+        if self.second != second {
+            self.second = second;
+            self.lines = 0;
+        }
+        if self.lines == LINES_PER_SECOND {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }

@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
 
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::tls::Acceptor;
+
 /// Connections that the system may complete before they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// What is spoken on a socket.
+/// What is spoken on a socket, encrypted or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// MQTT on the bare stream.
@@ -34,6 +37,7 @@ pub struct BindError {
 pub struct Bound {
     pub(super) sockets: Vec<StdListener>,
     pub(super) kind: Kind,
+    pub(super) acceptor: Option<Arc<Acceptor>>,
     address: SocketAddr,
 }
 
@@ -55,7 +59,18 @@ impl Bound {
         for _ in 0..loops.max(1) {
             sockets.push(socket(actual, true).map_err(fail)?.into());
         }
-        Ok(Self { sockets, kind, address: actual })
+        Ok(Self { sockets, kind, acceptor: None, address: actual })
+    }
+
+    /// Everything on it is encrypted.
+    #[must_use]
+    pub fn with_tls(self, acceptor: Arc<Acceptor>) -> Self {
+        Self { acceptor: Some(acceptor), ..self }
+    }
+
+    /// How it is encrypted; `None`: it is not.
+    pub fn acceptor(&self) -> Option<&Arc<Acceptor>> {
+        self.acceptor.as_ref()
     }
 
     pub fn kind(&self) -> Kind {
@@ -83,6 +98,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 pub(super) struct Listener {
     pub socket: TcpListener,
     pub kind: Kind,
+    pub acceptor: Option<Arc<Acceptor>>,
     /// It may have clients waiting.
     pub ready: bool,
     spare: Option<File>,
@@ -99,11 +115,11 @@ pub(super) enum Accepted {
 impl Listener {
     /// # Errors
     /// The socket cannot listen.
-    pub fn open(socket: StdListener, kind: Kind) -> io::Result<Self> {
+    pub fn open(socket: StdListener, kind: Kind, acceptor: Option<Arc<Acceptor>>) -> io::Result<Self> {
         let socket = Socket::from(socket);
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into());
-        Ok(Self { socket, kind, ready: true, spare: spare() })
+        Ok(Self { socket, kind, acceptor, ready: true, spare: spare() })
     }
 
     pub fn accept(&mut self) -> Accepted {

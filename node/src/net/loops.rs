@@ -1,6 +1,7 @@
 //! The event loop: one thread that owns its connections, reads them, and writes what its turn
 //! has produced.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use slab::Slab;
 use super::faults::Faults;
 use super::listener::{Accepted, Kind, Listener};
 use super::mailbox::{Mailbox, ToLoop};
-use super::slot::{Progress, Slot};
+use super::slot::{Buffers, Layers, Progress, Queued, Slot};
 use super::tcp::TcpLink;
+use super::tls::{Acceptor, TlsLink};
 use super::websocket::WebSocket;
 use super::wheel::Wheel;
 use crate::env::{self, Instant};
 use crate::mqtt::ReasonCode;
-use crate::session::{Conn, Context, Ended, Flow, Inbound, Metric, Turn, flush};
+use crate::session::{Conn, Context, Ended, Flow, Inbound, Link, Metric, Turn, flush};
 
 /// Bytes of one read; shared by all connections of the loop.
 const READ_BYTES: usize = 64 << 10;
@@ -28,6 +30,9 @@ const READS_PER_FLUSH: usize = 64;
 /// Clients accepted per listener and turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EVENTS_PER_TURN: usize = 1024;
+/// After this no further TLS handshake is taken up in a turn. One is up to a few milliseconds of
+/// arithmetic (most with an RSA key), and clients that are connected wait for it.
+const HANDSHAKES_PER_TURN: Duration = Duration::from_millis(1);
 
 const WAKER: Token = Token(0);
 /// Tokens below this are listeners; above, the upper half is a slot's generation, never 0.
@@ -42,7 +47,9 @@ pub(super) struct Loop {
     wheel: Wheel,
     /// Connections with more to read than their share of a turn.
     unread: Vec<Token>,
-    buf: Box<[u8]>,
+    /// Connections whose TLS handshake goes on when there is time.
+    shaking_hands: VecDeque<Token>,
+    buffers: Buffers,
     reads: usize,
     began: Instant,
     now_ms: u64,
@@ -69,7 +76,8 @@ impl Loop {
             next_generation: 1,
             wheel: Wheel::new(),
             unread: Vec::new(),
-            buf: vec![0; READ_BYTES].into_boxed_slice(),
+            shaking_hands: VecDeque::new(),
+            buffers: Buffers { raw: vec![0; READ_BYTES].into_boxed_slice(), plain: Vec::new() },
             reads: 0,
             began: env::now(),
             now_ms: 0,
@@ -113,6 +121,7 @@ impl Loop {
                 }
             }
             self.flush();
+            self.shake_hands();
         }
         self.abandon();
     }
@@ -123,6 +132,7 @@ impl Loop {
 
     fn timeout(&self) -> Option<Duration> {
         let busy = !self.unread.is_empty()
+            || !self.shaking_hands.is_empty()
             || !self.mailbox.is_empty()
             || (self.accepting && self.listeners.iter().any(|listener| listener.ready));
         if busy {
@@ -162,7 +172,7 @@ impl Loop {
                 return;
             }
         } else if event.is_writable() {
-            slot.conn.writable();
+            slot.writable();
         }
         let Some(slot) = self.slot(token) else { return };
         slot.hung_up |= event.is_read_closed();
@@ -172,6 +182,32 @@ impl Loop {
     }
 
     fn read(&mut self, token: Token) {
+        match self.slot(token).map(Slot::queue_for_handshake) {
+            Some(Queued::No) => self.read_now(token),
+            Some(Queued::Now) => self.shaking_hands.push_back(token),
+            Some(Queued::Already) | None => {}
+        }
+    }
+
+    /// Goes on with TLS handshakes, when everybody else has been served and for a bounded time.
+    fn shake_hands(&mut self) {
+        if self.shaking_hands.is_empty() {
+            return;
+        }
+        let began = env::now();
+        while let Some(token) = self.shaking_hands.pop_front() {
+            if let Some(slot) = self.slot(token) {
+                slot.unqueue();
+            }
+            self.read_now(token);
+            if env::now().duration_since(began) >= HANDSHAKES_PER_TURN {
+                break;
+            }
+        }
+        self.flush();
+    }
+
+    fn read_now(&mut self, token: Token) {
         let now_ms = self.now_ms;
         // Not by the method: the buffer is borrowed too.
         let slot = self.slots.get_mut(token.0 & (SLOTS - 1));
@@ -179,7 +215,7 @@ impl Loop {
         if slot.held {
             return;
         }
-        let progress = slot.read(&mut self.buf, now_ms);
+        let progress = slot.read(&mut self.buffers, now_ms);
         self.reads += 1;
         match progress {
             Progress::Drained => self.settle(token, Flow::Open),
@@ -188,6 +224,7 @@ impl Loop {
                 self.unread.push(token);
             }
             Progress::Flow(flow) => self.settle(token, flow),
+            Progress::BrokenTls(error) => self.broken_tls(token, &error),
             Progress::Gone => self.remove(token),
         }
         if self.reads >= READS_PER_FLUSH {
@@ -227,6 +264,17 @@ impl Loop {
         }
     }
 
+    /// The alert that says so is written; nothing can follow it.
+    fn broken_tls(&mut self, token: Token, error: &rustls::Error) {
+        let Some(slot) = self.slot(token) else { return };
+        let conn = slot.conn.clone();
+        conn.cut();
+        slot.finish();
+        conn.context().counters.increment(Metric::TlsFailures);
+        self.faults.log_tls(&conn, error, self.now_ms);
+        self.linger(token);
+    }
+
     fn read_unread(&mut self) {
         for token in std::mem::take(&mut self.unread) {
             self.read(token);
@@ -236,6 +284,7 @@ impl Loop {
     fn attend(&mut self, token: Token) {
         let now_ms = self.now_ms;
         let Some(slot) = self.slot(token) else { return };
+        slot.attend_link();
         if slot.lingers {
             return;
         }
@@ -278,7 +327,7 @@ impl Loop {
             return;
         }
         slot.inbound.end(&slot.conn);
-        slot.websocket = None;
+        slot.stop_reading();
         if std::mem::take(&mut slot.is_handshake) {
             slot.conn.context().counters.decrement(Metric::Handshakes);
         }
@@ -300,7 +349,7 @@ impl Loop {
             slot.inbound.end(&slot.conn);
         }
         slot.conn.cut();
-        slot.link.shut();
+        slot.shut();
         let counters = &self.mailbox.context.counters;
         counters.decrement(Metric::Sockets);
         if slot.is_handshake {
@@ -320,7 +369,10 @@ impl Loop {
                 }
                 let kind = listener.kind;
                 match listener.accept() {
-                    Accepted::Client(stream) => self.adopt(stream, kind),
+                    Accepted::Client(stream) => {
+                        let acceptor = listener.acceptor.clone();
+                        self.adopt(stream, kind, acceptor.as_deref());
+                    }
                     Accepted::TurnedAway => {
                         self.mailbox.context.counters.increment(Metric::SocketsRefused);
                     }
@@ -330,7 +382,7 @@ impl Loop {
         }
     }
 
-    fn adopt(&mut self, mut stream: TcpStream, kind: Kind) {
+    fn adopt(&mut self, mut stream: TcpStream, kind: Kind, acceptor: Option<&Acceptor>) {
         let context = &self.mailbox.context;
         let (counters, limits) = (&context.counters, &context.limits);
         let full = counters.get(Metric::Handshakes) >= u64::from(limits.handshakes_max)
@@ -347,20 +399,31 @@ impl Loop {
             counters.increment(Metric::SocketsRefused);
             return;
         }
+        let Ok(session) = acceptor.map(Acceptor::session).transpose() else {
+            // No randomness.
+            counters.increment(Metric::SocketsRefused);
+            return;
+        };
         counters.increment(Metric::SocketsAccepted);
         counters.increment(Metric::Sockets);
         counters.increment(Metric::Handshakes);
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         let link = TcpLink::new(stream, self.mailbox.clone(), token);
+        let tls = session.map(|session| TlsLink::new(link.clone(), session));
         let websocket = match kind {
             Kind::Tcp => None,
-            Kind::WebSocket => Some(Box::new(WebSocket::new(limits))),
+            Kind::WebSocket => Some(WebSocket::new(limits)),
         };
+        let writes: Arc<dyn Link> = match &tls {
+            Some(tls) => tls.clone(),
+            None => link.clone(),
+        };
+        let bare = tls.is_none() && websocket.is_none();
         entry.insert(Slot {
-            conn: Conn::new(link.clone()),
+            conn: Conn::new(writes),
             link,
             inbound: Inbound::new(self.now_ms),
-            websocket,
+            layers: (!bare).then(|| Box::new(Layers { tls, websocket, queued: false })),
             check_ms: 0,
             generation,
             hung_up: false,
@@ -374,9 +437,14 @@ impl Loop {
     fn letter(&mut self, letter: ToLoop) {
         match letter {
             ToLoop::Attend(token) => self.attend(token),
+            ToLoop::Flush(token) => {
+                if let Some(slot) = self.slot(token) {
+                    slot.conn.flush();
+                }
+            }
             ToLoop::Adopt { stream, kind } => {
                 if stream.set_nonblocking(true).is_ok() {
-                    self.adopt(TcpStream::from_std(stream), kind);
+                    self.adopt(TcpStream::from_std(stream), kind, None);
                 }
             }
             ToLoop::Listen(mut listener) => {

@@ -15,6 +15,8 @@ use crate::session::Context;
 pub(super) enum ToLoop {
     /// A connection needs its owner.
     Attend(Token),
+    /// What waits in its outbox is to be written, which only its owner may do.
+    Flush(Token),
     Adopt {
         stream: TcpStream,
         kind: Kind,
@@ -50,13 +52,18 @@ impl Mailbox {
         OWN.set(self.id);
     }
 
+    /// Whether the calling thread is that one.
+    pub fn is_read_here(&self) -> bool {
+        OWN.get() == self.id
+    }
+
     pub fn post(&self, letter: ToLoop) {
         let first = {
             let mut letters = self.letters.lock();
             letters.push(letter);
             letters.len() == 1
         };
-        if first && OWN.get() != self.id && self.waker.wake().is_err() {
+        if first && !self.is_read_here() && self.waker.wake().is_err() {
             // Its only failure is a full counter, and then the loop is awake already.
         }
     }

@@ -1,4 +1,4 @@
-//! Bytes in and out: event loops, outboxes, WebSocket, listeners; the tokio front end for simulation.
+//! Bytes in and out: event loops, outboxes, TLS, WebSocket, listeners; the tokio front end for simulation.
 
 mod faults;
 mod listener;
@@ -8,12 +8,14 @@ mod pipe;
 mod server;
 mod slot;
 mod tcp;
+mod tls;
 mod websocket;
 mod wheel;
 
 pub use listener::{BindError, Bound, Kind};
 pub use pipe::serve;
 pub use server::Server;
+pub use tls::{Acceptor, TlsFileError, TlsFiles};
 
 pub use crate::session::{Counters, Metric, flush, turn};
 

@@ -54,7 +54,7 @@ impl Server {
     /// The system does not let a socket listen: another process got the address in between.
     pub fn open(&self, bound: Bound) -> io::Result<()> {
         for (index, socket) in bound.sockets.into_iter().enumerate() {
-            let listener = Listener::open(socket, bound.kind)?;
+            let listener = Listener::open(socket, bound.kind, bound.acceptor.clone())?;
             self.mailboxes[index % self.mailboxes.len()].post(ToLoop::Listen(listener));
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    /// Serves a connection that was accepted elsewhere.
+    /// Serves a connection that was accepted elsewhere, not encrypted.
     pub fn adopt(&self, stream: TcpStream, kind: Kind) {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.mailboxes.len();
         self.mailboxes[index].post(ToLoop::Adopt { stream, kind });

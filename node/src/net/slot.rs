@@ -4,17 +4,35 @@ use std::io;
 use std::sync::Arc;
 
 use super::tcp::TcpLink;
+use super::tls::TlsLink;
 use super::websocket::WebSocket;
-use crate::session::{Conn, Flow, Inbound};
+use crate::session::{Conn, Flow, Inbound, Link as _};
 
 /// Reads of one connection in one turn.
 const READS_PER_TURN: usize = 4;
+
+/// What reading needs, shared by all connections of a loop.
+pub(super) struct Buffers {
+    /// For the bytes of the socket.
+    pub raw: Box<[u8]>,
+    /// For what they are, decrypted.
+    pub plain: Vec<u8>,
+}
+
+/// What lies between the bytes of the socket and MQTT, from below.
+pub(super) struct Layers {
+    pub tls: Option<Arc<TlsLink>>,
+    pub websocket: Option<WebSocket>,
+    /// Waits for its share of the time for TLS handshakes.
+    pub queued: bool,
+}
 
 pub(super) struct Slot {
     pub conn: Arc<Conn>,
     pub link: Arc<TcpLink>,
     pub inbound: Inbound,
-    pub websocket: Option<Box<WebSocket>>,
+    /// Nothing for MQTT on the bare stream.
+    pub layers: Option<Box<Layers>>,
     /// When it has to be looked at next; other entries of the wheel do not count.
     pub check_ms: u64,
     /// Tells it from earlier users of its place.
@@ -30,22 +48,35 @@ pub(super) struct Slot {
 }
 
 /// What reading came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Progress {
     /// Nothing more to read for now.
     Drained,
     /// There may be more.
     More,
     Flow(Flow),
+    /// The client broke TLS, or did not speak it.
+    BrokenTls(rustls::Error),
     /// The socket is gone.
     Gone,
 }
 
+/// Whether a connection's next read has to wait for its share of the time for TLS handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queued {
+    No,
+    /// It is to be appended to the queue.
+    Now,
+    /// It is in the queue.
+    Already,
+}
+
 impl Slot {
     /// Reads what has come, within this turn's bounds.
-    pub fn read(&mut self, buf: &mut [u8], now_ms: u64) -> Progress {
+    pub fn read(&mut self, buffers: &mut Buffers, now_ms: u64) -> Progress {
+        let Buffers { raw, plain } = buffers;
         for _ in 0..READS_PER_TURN {
-            let read = match self.link.read(buf) {
+            let read = match self.link.read(raw) {
                 Ok(0) => return Progress::Gone,
                 Ok(read) => read,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
@@ -53,24 +84,108 @@ impl Slot {
                 Err(_) => return Progress::Gone,
             };
             if !self.lingers {
-                let flow = self.feed(&buf[..read], now_ms);
-                if flow != Flow::Open {
-                    return Progress::Flow(flow);
+                let progress = self.feed(&raw[..read], plain, now_ms);
+                if progress != Progress::More {
+                    return progress;
                 }
             }
             // After a short read the socket is empty, and what comes raises a new event; but no
             // event follows the end of the stream.
-            if read < buf.len() && !self.hung_up {
+            if read < raw.len() && !self.hung_up {
                 return Progress::Drained;
             }
         }
         Progress::More
     }
 
-    fn feed(&mut self, bytes: &[u8], now_ms: u64) -> Flow {
-        match &mut self.websocket {
-            None => self.inbound.feed(&self.conn, bytes, now_ms),
-            Some(websocket) => websocket.feed(&self.conn, &mut self.inbound, bytes, now_ms),
+    /// Passes bytes of the socket up to MQTT. `More`: reading goes on.
+    fn feed(&mut self, bytes: &[u8], plain: &mut Vec<u8>, now_ms: u64) -> Progress {
+        let Self { conn, inbound, layers, .. } = self;
+        let (tls, websocket) = match layers {
+            None => (None, None),
+            Some(layers) => (layers.tls.as_ref(), layers.websocket.as_mut()),
+        };
+        let (bytes, ended) = match tls {
+            None => (bytes, false),
+            Some(tls) => {
+                plain.clear();
+                match tls.receive(bytes, plain) {
+                    Ok(ended) => (plain.as_slice(), ended),
+                    Err(error) => return Progress::BrokenTls(error),
+                }
+            }
+        };
+        let flow = match websocket {
+            // A record of TLS itself.
+            _ if bytes.is_empty() => Flow::Open,
+            None => inbound.feed(conn, bytes, now_ms),
+            Some(websocket) => websocket.feed(conn, inbound, bytes, now_ms),
+        };
+        match flow {
+            Flow::Open if ended => Progress::Gone,
+            Flow::Open => Progress::More,
+            flow => Progress::Flow(flow),
+        }
+    }
+
+    fn tls(&self) -> Option<&TlsLink> {
+        self.layers.as_ref().and_then(|layers| layers.tls.as_deref())
+    }
+
+    /// The next read is part of a TLS handshake, which takes its time. Once, until
+    /// [`Slot::unqueue`].
+    pub fn queue_for_handshake(&mut self) -> Queued {
+        let Some(layers) = self.layers.as_mut().filter(|_| !self.lingers) else { return Queued::No };
+        if !layers.tls.as_ref().is_some_and(|tls| tls.is_shaking_hands()) {
+            return Queued::No;
+        }
+        if std::mem::replace(&mut layers.queued, true) { Queued::Already } else { Queued::Now }
+    }
+
+    pub fn unqueue(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            layers.queued = false;
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub fn writable(&self) {
+        if let Some(tls) = self.tls() {
+            tls.writable();
+        }
+        self.conn.writable();
+    }
+
+    /// Does what other threads have left to the owner of the link.
+    pub fn attend_link(&self) {
+        if let Some(tls) = self.tls() {
+            tls.attend();
+        }
+    }
+
+    /// Ends the writing side, as far as the socket takes what is left.
+    pub fn finish(&self) {
+        match self.tls() {
+            Some(tls) => {
+                tls.finish();
+                tls.attend();
+            }
+            None => self.link.finish(),
+        }
+    }
+
+    /// Ends both directions of the socket.
+    pub fn shut(&self) {
+        match self.tls() {
+            Some(tls) => tls.shut(),
+            None => self.link.shut(),
+        }
+    }
+
+    /// Frees what only reading needs.
+    pub fn stop_reading(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            layers.websocket = None;
         }
     }
 }

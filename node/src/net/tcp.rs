@@ -14,8 +14,8 @@ use crate::session::{Context, Link};
 /// connection under its number.
 pub(super) struct TcpLink {
     stream: TcpStream,
-    mailbox: Arc<Mailbox>,
-    token: Token,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) token: Token,
 }
 
 impl TcpLink {
@@ -32,6 +32,21 @@ impl TcpLink {
         if self.stream.shutdown(Shutdown::Both).is_err() {
             // The client has done so before.
         }
+    }
+}
+
+/// For what lies between the socket and MQTT.
+impl Write for &TcpLink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.stream).write(bytes)
+    }
+
+    fn write_vectored(&mut self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        (&self.stream).write_vectored(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::net::BindError;
+use crate::net::{BindError, TlsFileError};
 use crate::peer::{BadToken, JoinError};
 use crate::raft;
 use crate::store::OpenError;
@@ -15,6 +15,8 @@ pub enum StartError {
     Bind { address: SocketAddr, key: &'static str, source: io::Error },
     #[error(transparent)]
     Mqtt(#[from] BindError),
+    #[error(transparent)]
+    Certificate(#[from] TlsFileError),
     #[error(transparent)]
     Open(OpenError),
     #[error(

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tracing::info;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
 
 pub use error::StartError;
 pub use member::{Member, Parts};
@@ -23,7 +24,7 @@ pub use node::{Ended, Node};
 use crate::admin::{self, Hosts};
 use crate::config::Config;
 use crate::env;
-use crate::net::{Bound, Kind};
+use crate::net::{Acceptor, Bound, Kind};
 use crate::store::{DataDir, Identity};
 
 /// Threads of the runtime that consensus, gRPC and `apply` have to themselves.
@@ -81,6 +82,8 @@ async fn live(
         peer = info.peer_addr,
         "starting"
     );
+    let acceptors = listeners.mqtt.iter().filter_map(Bound::acceptor).cloned().collect();
+    reload_at_hangup(acceptors)?;
     let bound = (listeners.mqtt, listeners.peer);
     let node = Node::new(config, dir, identity, info, consensus, loops, bound);
     let (api_stop, api_stopped) = tokio::sync::oneshot::channel::<()>();
@@ -118,12 +121,40 @@ async fn bind(config: &Config, loops: usize) -> Result<Listeners, StartError> {
             mqtt.push(Bound::new(address, kind, key, loops)?);
         }
     }
+    for (address, section, key, kind, tls) in config.listeners.encrypted() {
+        let files = tls.files(section);
+        let acceptor = env::blocking(move || Acceptor::load(files, kind)).await?;
+        let bound = Bound::new(address, kind, key, loops)?.with_tls(acceptor);
+        info!(address = %bound.address(), "{section} is offered");
+        mqtt.push(bound);
+    }
     let tcp = async |address, key| {
         TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, key, source })
     };
     let api = tcp(config.api.bind, "api.bind").await?;
     let peer = tcp(config.cluster.bind, "cluster.bind").await?;
     Ok(Listeners { mqtt, api, peer })
+}
+
+/// Reads the certificates again at every SIGHUP. Connections stay; without an encrypted listener
+/// the signal means what it means to other programs.
+fn reload_at_hangup(acceptors: Vec<Arc<Acceptor>>) -> Result<(), StartError> {
+    if acceptors.is_empty() {
+        return Ok(());
+    }
+    let mut hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
+    env::spawn(async move {
+        while hangups.recv().await.is_some() {
+            for acceptor in &acceptors {
+                let (acceptor, section) = (acceptor.clone(), acceptor.section());
+                match env::blocking(move || acceptor.reload()).await {
+                    Ok(()) => info!("{section}: the certificates were read again"),
+                    Err(error) => error!(%error, "the certificates read before stay in use"),
+                }
+            }
+        }
+    });
+    Ok(())
 }
 
 async fn open_identity(dir: &DataDir) -> Result<Arc<Identity>, StartError> {

@@ -49,7 +49,7 @@ pub fn describe(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..NodeInfo::default()
     };
-    for bound in mqtt {
+    for bound in mqtt.iter().filter(|bound| bound.acceptor().is_none()) {
         match bound.kind() {
             Kind::Tcp => info.mqtt_addr = shown(bound.address()),
             Kind::WebSocket => info.ws_addr = shown(bound.address()),

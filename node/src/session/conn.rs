@@ -416,6 +416,10 @@ impl Conn {
 
     /// Writes what waits, unless another thread is at it.
     pub fn flush(&self) {
+        if self.link.leave_to_owner() {
+            // Still marked as dirty: who appends until then need not ask the owner again.
+            return;
+        }
         let mut out = self.out.lock();
         out.flags.clear(Flags::DIRTY);
         if !out.flags.has(Flags::WRITING | Flags::BLOCKED | Flags::FINISHED) {

@@ -17,6 +17,8 @@ pub enum Metric {
     SocketsAccepted,
     /// Closed on arrival: too many handshakes or connections, or out of descriptors.
     SocketsRefused,
+    /// Connections closed because their client broke TLS or did not speak it.
+    TlsFailures,
     ConnectAccepted,
     ConnectRefused,
     ConnectTimeouts,
@@ -45,12 +47,13 @@ impl Metric {
     pub const COUNT: usize = Self::ALL.len();
 
     /// In the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Sockets,
         Self::Handshakes,
         Self::Connections,
         Self::SocketsAccepted,
         Self::SocketsRefused,
+        Self::TlsFailures,
         Self::ConnectAccepted,
         Self::ConnectRefused,
         Self::ConnectTimeouts,

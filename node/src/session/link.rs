@@ -34,6 +34,12 @@ pub trait Link: Send + Sync + 'static {
     /// is worth trying again. Any other error ends the connection.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Whether only the owner's thread may write and this is another one. The link has then asked
+    /// the owner to call [`Conn::flush`](super::Conn::flush).
+    fn leave_to_owner(&self) -> bool {
+        false
+    }
+
     /// Nothing more will be written. The client sees the end of the stream after what was
     /// written.
     fn finish(&self);

@@ -1,0 +1,9 @@
+//! TLS below MQTT: certificates from files, and the link of a connection that is encrypted.
+
+mod acceptor;
+mod files;
+mod link;
+
+pub use acceptor::Acceptor;
+pub use files::{TlsFileError, TlsFiles};
+pub(super) use link::TlsLink;
