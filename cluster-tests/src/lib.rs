@@ -9,6 +9,7 @@ pub mod load;
 pub mod mqtt;
 #[cfg(feature = "simulation")]
 pub mod sim;
+pub mod tls;
 pub mod tools;
 pub mod traffic;
 pub mod wait;

@@ -199,7 +199,7 @@ fn a_port_in_use_is_named() {
     let mut cluster = Cluster::start(1);
     cluster.node(1).stop();
     let ports = cluster.node(1).ports;
-    for address in [ports.mqtt, ports.ws, ports.api, ports.peer] {
+    for address in [ports.mqtt, ports.ws, ports.tls, ports.wss, ports.api, ports.peer] {
         let taken = TcpListener::bind(address).expect("free");
         let said = refused(&mut cluster.node(1).command());
         mentions(&said, &[&address.port().to_string(), "in use"]);
@@ -217,6 +217,8 @@ fn a_data_directory_that_another_process_uses_is_left_alone() {
     for (key, address) in [
         ("listeners.tcp.bind", free.mqtt),
         ("listeners.ws.bind", free.ws),
+        ("listeners.tls.bind", free.tls),
+        ("listeners.wss.bind", free.wss),
         ("api.bind", free.api),
         ("cluster.bind", free.peer),
         ("cluster.advertise", free.peer),

@@ -14,8 +14,8 @@ pub use cli::{Said, Status, binary, rookery};
 pub use node::{Node, signal};
 pub use ports::{PortBlock, Ports};
 
-use crate::http;
 use crate::wait::eventually;
+use crate::{http, tls};
 
 /// For the cluster to agree about something: an election, a membership change.
 pub const AGREE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,6 +107,11 @@ impl Cluster {
         &mut self.nodes[i - 1]
     }
 
+    /// The process id of a node that runs.
+    pub fn pid(&self, i: usize) -> u32 {
+        self.nodes[i - 1].pid()
+    }
+
     pub fn mqtt(&self, i: usize) -> SocketAddr {
         self.nodes[i - 1].ports.mqtt
     }
@@ -118,6 +123,19 @@ impl Cluster {
 
     pub fn ws(&self, i: usize) -> SocketAddr {
         self.nodes[i - 1].ports.ws
+    }
+
+    pub fn tls(&self, i: usize) -> SocketAddr {
+        self.nodes[i - 1].ports.tls
+    }
+
+    pub fn wss(&self, i: usize) -> SocketAddr {
+        self.nodes[i - 1].ports.wss
+    }
+
+    /// The authority that signed the nodes' certificates, PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.path().join(tls::CA_FILE)
     }
 
     pub fn api(&self, i: usize) -> SocketAddr {

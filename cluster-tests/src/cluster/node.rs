@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Ports, binary};
 use crate::wait::within;
-use crate::{http, wait};
+use crate::{http, tls, wait};
 
 /// For a node to serve, from its start. Generous: a restarted cluster first has to elect.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,21 +25,30 @@ pub struct Node {
     dir: PathBuf,
     /// Lines of configuration beyond the common ones.
     extra: String,
+    /// Lines of configuration for both encrypted listeners.
+    encrypted: String,
     child: Option<Child>,
 }
 
 impl Node {
     /// A node that has not been started; its data and log live below `dir`.
     pub fn new(name: &str, dir: &Path, ports: Ports) -> Self {
+        tls::install(dir);
         let dir = dir.join(name);
         fs::create_dir_all(&dir).expect("a directory for the node");
-        Node { name: name.into(), ports, dir, extra: String::new(), child: None }
+        Node { name: name.into(), ports, dir, extra: String::new(), encrypted: String::new(), child: None }
     }
 
     /// Adds configuration as TOML: keys of `[cluster]`, then tables of its own.
     pub fn configure(&mut self, toml: &str) {
         self.extra.push_str(toml);
         self.extra.push('\n');
+    }
+
+    /// Adds lines of configuration to both encrypted listeners.
+    pub fn configure_tls(&mut self, lines: &str) {
+        self.encrypted.push_str(lines);
+        self.encrypted.push('\n');
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -65,12 +74,17 @@ impl Node {
 
     /// Writes the configuration file; its path.
     pub fn write_config(&self) -> PathBuf {
-        let Ports { mqtt, ws, api, peer } = self.ports;
+        let Ports { mqtt, ws, tls: tls_bind, wss, api, peer } = self.ports;
         let (name, data, extra) = (&self.name, self.data_dir(), &self.extra);
         let data = data.display();
+        let shared = self.dir.parent().expect("nodes live in their cluster's directory");
+        let (cert, key) = (shared.join(tls::CERT_FILE), shared.join(tls::KEY_FILE));
+        let certificate = format!("cert_file = {cert:?}\nkey_file = {key:?}\n{}", self.encrypted);
         let text = format!(
             "[node]\nname = \"{name}\"\ndata_dir = \"{data}\"\n\n\
              [listeners.tcp]\nbind = \"{mqtt}\"\n\n[listeners.ws]\nbind = \"{ws}\"\n\n\
+             [listeners.tls]\nbind = \"{tls_bind}\"\n{certificate}\n\
+             [listeners.wss]\nbind = \"{wss}\"\n{certificate}\n\
              [api]\nbind = \"{api}\"\n\n\
              [cluster]\nbind = \"{peer}\"\nadvertise = \"{peer}\"\n\n{extra}"
         );

@@ -15,6 +15,8 @@ const BLOCK: u16 = 64;
 pub struct Ports {
     pub mqtt: SocketAddr,
     pub ws: SocketAddr,
+    pub tls: SocketAddr,
+    pub wss: SocketAddr,
     pub api: SocketAddr,
     pub peer: SocketAddr,
 }
@@ -76,8 +78,8 @@ impl PortBlock {
 
     /// Ports for one node.
     pub fn node(&mut self) -> Ports {
-        let [mqtt, ws, api, peer] = std::array::from_fn(|_| loopback(self.port()));
-        Ports { mqtt, ws, api, peer }
+        let [mqtt, ws, tls, wss, api, peer] = std::array::from_fn(|_| loopback(self.port()));
+        Ports { mqtt, ws, tls, wss, api, peer }
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, ClientConnection};
 
 use super::stream::Stream;
 use super::{Ack, AckKind, Options, Packet, Props, Publish, Transport, Version, wire};
+use crate::tls;
 
 /// How long a broker of this machine may take for an answer. Far above what is promised, since a
 /// loaded test machine is slow; the tests that check a promised time do so by themselves.
@@ -77,16 +81,30 @@ pub struct Client {
 impl Client {
     /// Connects and waits for a CONNACK that grants it.
     pub fn connect(to: impl Into<Transport>, options: &Options) -> Result<Self> {
-        let mut client = Client::open(to, options.version)?;
+        Client::connect_as(to, options, tls::trusting())
+    }
+
+    /// A connection on which nothing has been sent.
+    pub fn open(to: impl Into<Transport>, version: Version) -> Result<Self> {
+        Client::open_as(to, version, tls::trusting())
+    }
+
+    /// As [`connect`](Self::connect), with TLS as `config` has it.
+    pub fn connect_as(
+        to: impl Into<Transport>,
+        options: &Options,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self> {
+        let mut client = Client::open_as(to, options.version, config)?;
         client.send(&wire::connect(options))?;
         client.await_connack()?;
         Ok(client)
     }
 
-    /// A connection on which nothing has been sent.
-    pub fn open(to: impl Into<Transport>, version: Version) -> Result<Self> {
+    /// As [`open`](Self::open), with TLS as `config` has it.
+    pub fn open_as(to: impl Into<Transport>, version: Version, config: Arc<ClientConfig>) -> Result<Self> {
         Ok(Client {
-            stream: Stream::open(to.into())?,
+            stream: Stream::open(to.into(), config)?,
             version,
             buf: Vec::new(),
             inbox: VecDeque::new(),
@@ -116,6 +134,21 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send(&mut self, data: &[u8]) -> Result<()> {
         Ok(self.stream.write(data)?)
+    }
+
+    /// The TLS session, of a client that has one.
+    pub fn tls(&self) -> Option<&ClientConnection> {
+        self.stream.tls()
+    }
+
+    /// Says over TLS that nothing more comes; the connection below it stays.
+    pub fn close_notify(&mut self) -> Result<()> {
+        Ok(self.stream.close_notify()?)
+    }
+
+    /// Sends bytes past TLS, as nobody should.
+    pub fn send_past_tls(&mut self, data: &[u8]) -> Result<()> {
+        Ok(self.stream.write_past_tls(data)?)
     }
 
     /// Sends a WebSocket text frame.

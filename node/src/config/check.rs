@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, TlsConfig};
 use super::error::{Place, Problem};
+use super::{Config, TlsConfig};
 use crate::net::Acceptor;
 use crate::peer::lease::{LeaseTimes, SWEEP_MS};
 

@@ -63,8 +63,9 @@ fn build(files: &TlsFiles, kind: Kind) -> Result<Arc<ServerConfig>, TlsFileError
     let certified = files.certified_key(&provider)?;
     let verifier = files.client_verifier(&provider)?;
     let unusable = |error: rustls::Error| files.error("bind", format!("TLS cannot be offered: {error}"));
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unusable)?;
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
     let asks_clients = verifier.is_some();
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
