@@ -42,8 +42,9 @@ section! {
 section! {
     /// `listeners.tls.*` and `listeners.wss.*`
     TlsConfig {
-        /// The same, encrypted: IP address and port, usually 8883 for listeners.tls and 8084 for
-        /// listeners.wss. Empty: not offered. TLS 1.2 and 1.3.
+        /// MQTT over TLS (listeners.tls, usually port 8883), or over WebSocket in TLS, path /mqtt
+        /// (listeners.wss, usually port 8084): IP address and port. TLS 1.2 and 1.3. Empty: not
+        /// offered.
         bind: Option<SocketAddr> = None;
         /// PEM file with the server's certificate, then those between it and the root. SIGHUP
         /// makes a node read its certificates and keys again, for new connections.

@@ -76,11 +76,78 @@ fn bad_values_are_named_with_their_line() {
     }
 }
 
+/// A directory with `cert` and `key`, and the lines that name them.
+fn certificate() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (cert, key) = (dir.path().join("cert"), dir.path().join("key"));
+    std::fs::write(&cert, own.cert.pem()).expect("written");
+    std::fs::write(&key, own.signing_key.serialize_pem()).expect("written");
+    let lines = format!("cert_file = {cert:?}\nkey_file = {key:?}\n");
+    (dir, lines)
+}
+
 #[test]
-fn tls_is_said_to_come_later_rather_than_ignored() {
-    for text in ["[listeners.tls]\nbind = \"127.0.0.1:8883\"\n", "listeners.wss.bind = \"127.0.0.1:8084\"\n"]
-    {
-        assert!(problem(text).1.contains("not supported yet"));
+fn encrypted_listeners_are_off_until_they_have_an_address() {
+    assert_eq!(Config::default().listeners.encrypted().count(), 0);
+    // Then their files do not matter.
+    load("[listeners.tls]\ncert_file = \"/nonexistent\"\n", &[], &[]).expect("not offered");
+    let (_dir, lines) = certificate();
+    let file = format!("[listeners.tls]\nbind = \"127.0.0.1:8883\"\n{lines}[listeners.wss]\n{lines}");
+    let environment = [("ROOKERY__LISTENERS__WSS__BIND", "127.0.0.1:8084")];
+    let config = load(&file, &environment, &[]).expect("good");
+    let offered: Vec<_> =
+        config.listeners.encrypted().map(|(address, section, ..)| (address.port(), section)).collect();
+    assert_eq!(offered, [(8883, "listeners.tls"), (8084, "listeners.wss")]);
+    load(&file, &environment, &["listeners.wss.bind=127.0.0.1:8883"]).expect_err("the same port");
+    let config = load(&file, &environment, &["listeners.tls.bind="]).expect("taken back");
+    assert_eq!(config.listeners.encrypted().count(), 1);
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named_with_their_key() {
+    let (dir, lines) = certificate();
+    let (_other_dir, other) = certificate();
+    let other_key = other.lines().last().expect("a key");
+    let cert = lines.lines().next().expect("a certificate");
+    let absent = dir.path().join("absent").display().to_string();
+    for (lines, key, what) in [
+        (String::new(), "cert_file", "is needed"),
+        (cert.to_owned(), "key_file", "is needed"),
+        (format!("{cert}\nkey_file = {absent:?}"), "key_file", absent.as_str()),
+        (format!("{cert}\n{other_key}"), "key_file", "is not the key"),
+        (format!("{lines}ca_file = {absent:?}"), "ca_file", absent.as_str()),
+        (format!("{lines}require_client_cert = true"), "ca_file", "require_client_cert"),
+    ] {
+        for section in ["listeners.tls", "listeners.wss"] {
+            let file = format!("[{section}]\nbind = \"127.0.0.1:1\"\n{lines}");
+            let text = from_file(&file).expect_err("refused").to_string();
+            assert!(text.starts_with(&format!("{section}.{key}: ")) && text.contains(what), "{file}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_key_with_a_passphrase_is_recognised() {
+    let (dir, lines) = certificate();
+    let block = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    std::fs::write(dir.path().join("key"), block).expect("written");
+    let file = format!("[listeners.tls]\nbind = \"127.0.0.1:1\"\n{lines}");
+    let text = from_file(&file).expect_err("refused").to_string();
+    assert!(text.contains("is encrypted") && text.contains("openssl pkey"), "{text}");
+}
+
+#[test]
+fn encryption_is_not_authentication_unless_clients_show_certificates() {
+    let (dir, lines) = certificate();
+    for section in ["listeners.tls", "listeners.wss"] {
+        let file = format!("[{section}]\nbind = \"0.0.0.0:1\"\n{lines}");
+        let text = from_file(&file).expect_err("refused").to_string();
+        assert!(text.contains(&format!("{section}.bind")) && text.contains("auth.allow_anonymous"), "{text}");
+        load(&file, &[], &["auth.allow_anonymous=true"]).expect("said so");
+        let asked = format!("{file}ca_file = {:?}\n", dir.path().join("cert"));
+        from_file(&asked).expect_err("a certificate may be left out");
+        from_file(&format!("{asked}require_client_cert = true\n")).expect("everyone is known");
     }
 }
 

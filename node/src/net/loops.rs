@@ -268,9 +268,9 @@ impl Loop {
     fn broken_tls(&mut self, token: Token, error: &rustls::Error) {
         let Some(slot) = self.slot(token) else { return };
         let conn = slot.conn.clone();
+        conn.context().counters.increment(Metric::TlsFailures);
         conn.cut();
         slot.finish();
-        conn.context().counters.increment(Metric::TlsFailures);
         self.faults.log_tls(&conn, error, self.now_ms);
         self.linger(token);
     }

@@ -2,12 +2,13 @@
 
 mod over_pipes;
 mod over_tcp;
+mod over_tls;
 mod over_websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bound, Kind, Server};
+use super::{Acceptor, Bound, Kind, Server};
 use crate::env;
 use crate::session::testing::FakeService;
 use crate::session::{Context, Limits};
@@ -20,12 +21,19 @@ struct Running {
 }
 
 fn start(kind: Kind, limits: Limits, loops: usize) -> Running {
+    start_with(kind, limits, loops, None)
+}
+
+fn start_with(kind: Kind, limits: Limits, loops: usize, acceptor: Option<Arc<Acceptor>>) -> Running {
     let service = Arc::new(FakeService::default());
     let context = Context::new(limits, service.clone());
     let server = Server::start(&context, loops).expect("threads");
-    let bound = Bound::new("127.0.0.1:0".parse().expect("an address"), kind, "listeners.tcp.bind", loops)
+    let mut bound = Bound::new("127.0.0.1:0".parse().expect("an address"), kind, "listeners.tcp.bind", loops)
         .expect("a free port");
     let address = bound.address();
+    if let Some(acceptor) = acceptor {
+        bound = bound.with_tls(acceptor);
+    }
     server.open(bound).expect("listens");
     Running { server, service, context, address }
 }
