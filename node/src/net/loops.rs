@@ -30,8 +30,8 @@ const READS_PER_FLUSH: usize = 64;
 /// Clients accepted per listener and turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EVENTS_PER_TURN: usize = 1024;
-/// After this no further TLS handshake is taken up in a turn. One is up to a few milliseconds of
-/// arithmetic (most with an RSA key), and clients that are connected wait for it.
+/// After this no further TLS handshake is taken up in a turn. One is in the order of a millisecond
+/// of arithmetic (most with an RSA key), and clients that are connected wait for it.
 const HANDSHAKES_PER_TURN: Duration = Duration::from_millis(1);
 
 const WAKER: Token = Token(0);
