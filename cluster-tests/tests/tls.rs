@@ -264,7 +264,7 @@ fn what_tls_costs_an_idle_connection() {
     const BYTES_MAX: u64 = 10 << 10;
     let mut cluster = Cluster::start(1);
     let pid = cluster.pid(1);
-    let mut costs = |transport| {
+    let costs = |transport| {
         let connect = |_| {
             let mut client = Client::connect(transport, &Options::v5(&fresh("idle"))).expect("connects");
             // Something large once, which must not be kept.
