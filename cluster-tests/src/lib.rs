@@ -13,6 +13,7 @@ pub mod tls;
 pub mod tools;
 pub mod traffic;
 pub mod wait;
+pub mod websocket;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -288,7 +288,7 @@ impl Loop {
         if slot.lingers {
             return;
         }
-        let flow = slot.inbound.attend(&slot.conn, now_ms);
+        let flow = slot.attend(now_ms);
         if flow == Flow::Open && std::mem::take(&mut slot.held) {
             // Its events were passed over meanwhile.
             self.unread.push(token);
@@ -327,7 +327,6 @@ impl Loop {
             return;
         }
         slot.inbound.end(&slot.conn);
-        slot.stop_reading();
         if std::mem::take(&mut slot.is_handshake) {
             slot.conn.context().counters.decrement(Metric::Handshakes);
         }

@@ -9,7 +9,7 @@ mod server;
 mod slot;
 mod tcp;
 mod tls;
-mod websocket;
+pub mod websocket;
 mod wheel;
 
 pub use listener::{BindError, Bound, Kind};

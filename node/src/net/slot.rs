@@ -83,11 +83,9 @@ impl Slot {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Progress::Gone,
             };
-            if !self.lingers {
-                let progress = self.feed(&raw[..read], plain, now_ms);
-                if progress != Progress::More {
-                    return progress;
-                }
+            let progress = self.feed(&mut raw[..read], plain, now_ms);
+            if progress != Progress::More {
+                return progress;
             }
             // After a short read the socket is empty, and what comes raises a new event; but no
             // event follows the end of the stream.
@@ -99,18 +97,21 @@ impl Slot {
     }
 
     /// Passes bytes of the socket up to MQTT. `More`: reading goes on.
-    fn feed(&mut self, bytes: &[u8], plain: &mut Vec<u8>, now_ms: u64) -> Progress {
-        let Self { conn, inbound, layers, .. } = self;
+    fn feed(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, now_ms: u64) -> Progress {
+        let Self { conn, inbound, layers, lingers, .. } = self;
         let (tls, websocket) = match layers {
             None => (None, None),
             Some(layers) => (layers.tls.as_ref(), layers.websocket.as_mut()),
         };
+        if *lingers && websocket.is_none() {
+            return Progress::More;
+        }
         let (bytes, ended) = match tls {
             None => (bytes, false),
             Some(tls) => {
                 plain.clear();
                 match tls.receive(bytes, plain) {
-                    Ok(ended) => (plain.as_slice(), ended),
+                    Ok(ended) => (plain.as_mut_slice(), ended),
                     Err(error) => return Progress::BrokenTls(error),
                 }
             }
@@ -118,6 +119,10 @@ impl Slot {
         let flow = match websocket {
             // A record of TLS itself.
             _ if bytes.is_empty() => Flow::Open,
+            Some(websocket) if *lingers => {
+                websocket.linger(conn, bytes);
+                Flow::Open
+            }
             None => inbound.feed(conn, bytes, now_ms),
             Some(websocket) => websocket.feed(conn, inbound, bytes, now_ms),
         };
@@ -182,10 +187,12 @@ impl Slot {
         }
     }
 
-    /// Frees what only reading needs.
-    pub fn stop_reading(&mut self) {
-        if let Some(layers) = &mut self.layers {
-            layers.websocket = None;
+    /// Goes on with what was held up.
+    pub fn attend(&mut self, now_ms: u64) -> Flow {
+        let flow = self.inbound.attend(&self.conn, now_ms);
+        match self.layers.as_mut().and_then(|layers| layers.websocket.as_mut()) {
+            None => flow,
+            Some(websocket) => websocket.attended(&self.conn, &mut self.inbound, flow, now_ms),
         }
     }
 }

@@ -22,6 +22,8 @@ mod state {
 
 /// Of `ended`: the client said DISCONNECT and has not been dismissed.
 const RETIRED: u8 = 4;
+/// As `RETIRED`, and it has said its last word in the WebSocket protocol too.
+const RETIRED_HEARD: u8 = 5;
 
 /// A connection, shared by its front end (which owns it), the broker's indexes and whoever is
 /// delivering to it. All methods may be called from any thread and none blocks. What they append
@@ -204,7 +206,7 @@ impl Conn {
             if encode::connack(out.buffer(), version, &ConnAck::new(reason), maximum) {
                 out.packets += 1;
             }
-            out.close_frame();
+            out.close_frame(reason);
             self.forbid_locked(out, Ended::Server);
             true
         });
@@ -226,8 +228,7 @@ impl Conn {
     /// and one that waits for CONNACK see the close alone [MQTT-3.14.0-1]. `why` is what `ended`
     /// is told; the first close counts. Bytes that the client has not taken by then are lost.
     pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
-        let says_why = self.is_accepted() && self.version() == Version::V5;
-        self.close_with(why, says_why.then_some(reason));
+        self.close_with(why, reason, self.is_accepted() && self.version() == Version::V5);
     }
 
     /// Closes it to further packets after the client's own DISCONNECT; the end of the stream is
@@ -245,27 +246,32 @@ impl Conn {
     /// Lets the client of [`Ended::Disconnect`] see the end of the stream.
     pub fn dismiss(self: &Arc<Self>) {
         self.with_out(|out| {
-            if self.ended.load(Ordering::Acquire) == RETIRED && !out.flags.has(Flags::FINISHED) {
-                self.forbid_locked(out, Ended::Lost);
-                out.close_frame();
+            let retired = self.ended.load(Ordering::Acquire);
+            if !matches!(retired, RETIRED | RETIRED_HEARD) || out.flags.has(Flags::FINISHED) {
+                return;
+            }
+            self.forbid_locked(out, Ended::Lost);
+            out.close_frame(ReasonCode::Success);
+            if retired == RETIRED_HEARD {
+                out.flags.clear(Flags::FRAMED);
             }
         });
         self.finish_if_closing();
     }
 
-    fn close_with(self: &Arc<Self>, why: Ended, told: Option<ReasonCode>) -> bool {
+    fn close_with(self: &Arc<Self>, why: Ended, reason: ReasonCode, says_why: bool) -> bool {
         let closed = self.with_out(|out| {
             if out.flags.has(Flags::CLOSING) {
                 return false;
             }
-            if let Some(reason) = told {
+            if says_why {
                 let maximum = out.maximum_packet;
                 let disconnect = Disconnect { reason, ..Disconnect::default() };
                 if encode::disconnect(out.buffer(), &disconnect, maximum) {
                     out.packets += 1;
                 }
             }
-            out.close_frame();
+            out.close_frame(reason);
             self.forbid_locked(out, why);
             true
         });
@@ -275,10 +281,10 @@ impl Conn {
         closed
     }
 
-    /// Appends what the WebSocket protocol itself has to say.
+    /// Appends what the WebSocket protocol itself has to say; nothing after a Close frame.
     pub fn append_raw(self: &Arc<Self>, bytes: &[u8]) {
         self.with_out(|out| {
-            if !out.flags.has(Flags::FINISHED) {
+            if !out.flags.has(Flags::CLOSING) {
                 out.append_raw(bytes);
             }
         });
@@ -297,6 +303,22 @@ impl Conn {
         });
         if closed {
             self.finish_if_closing();
+        }
+    }
+
+    /// The client has said its last word in the WebSocket protocol. Only for a connection that is
+    /// closing: the stream ends after what is still to be written.
+    pub fn end_stream(&self) {
+        let mut out = self.out.lock();
+        if self.ended.load(Ordering::Acquire) == RETIRED {
+            // It is still to be answered.
+            self.ended.store(RETIRED_HEARD, Ordering::Release);
+            return;
+        }
+        let was_left_open = out.flags.clear(Flags::FRAMED) && out.flags.has(Flags::FINISHED);
+        drop(out);
+        if was_left_open {
+            self.link.finish();
         }
     }
 
@@ -395,14 +417,18 @@ impl Conn {
     }
 
     fn finish(&self, mut out: MutexGuard<'_, Outbound>) {
-        if self.ended.load(Ordering::Acquire) == RETIRED {
+        if matches!(self.ended.load(Ordering::Acquire), RETIRED | RETIRED_HEARD) {
             return;
         }
         out.flags.set(Flags::FINISHED | Flags::CLOSING);
         out.discard();
         self.count_packets(&mut out);
+        // The client of a WebSocket answers the Close frame first: `end_stream`.
+        let ends_stream = !out.flags.has(Flags::FRAMED);
         drop(out);
-        self.link.finish();
+        if ends_stream {
+            self.link.finish();
+        }
         self.link.wake();
     }
 

@@ -140,8 +140,10 @@ impl Inbound {
         self.follow(conn, now_ms);
         if self.stalled && !conn.must_stall() {
             self.stalled = false;
-            // The keep-alive was suspended.
-            self.since_ms = now_ms;
+            if self.phase == Phase::Open {
+                // The keep-alive was suspended.
+                self.since_ms = now_ms;
+            }
         }
         if self.phase == Phase::Open && conn.is_persistent() {
             let service = &conn.context().service;
@@ -155,6 +157,18 @@ impl Inbound {
             }
         }
         self.feed(conn, &[], now_ms)
+    }
+
+    /// Called after the front end has answered by itself, below MQTT: whoever does not take such
+    /// answers is not read either. They do not count for the keep-alive.
+    pub fn answered(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Flow {
+        if self.goes_on() {
+            self.stall_if_overloaded(conn);
+            if self.stalled && self.phase == Phase::Open {
+                self.since_ms = now_ms;
+            }
+        }
+        self.settle(conn, Batch::new(now_ms))
     }
 
     /// Enforces the time-outs; says when to call again. `None`: the connection is over.
@@ -179,7 +193,7 @@ impl Inbound {
         match self.phase {
             Phase::Fresh => {
                 counters.increment(Metric::ConnectTimeouts);
-                conn.close(Ended::Lost, ReasonCode::UnspecifiedError);
+                conn.close(Ended::Lost, ReasonCode::KeepAliveTimeout);
             }
             Phase::Waiting => conn.refuse(ReasonCode::ServerUnavailable),
             _ if self.stalled => {
@@ -311,7 +325,7 @@ impl Inbound {
     }
 
     fn stall_if_overloaded(&mut self, conn: &Arc<Conn>) {
-        // `since_ms` is the time of the packet that brought it about.
+        // `since_ms` is, or is made, the time of what brought it about.
         self.stalled = conn.must_stall();
     }
 

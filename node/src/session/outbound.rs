@@ -3,11 +3,39 @@
 use super::acks::Receiving;
 use super::deliver::Sending;
 use super::pool;
+use crate::mqtt::ReasonCode;
 
 /// Room for the longest header of a WebSocket frame from a server.
 const FRAME_HEADER_MAX: usize = 10;
 /// No frame is open.
 const NO_FRAME: u32 = u32::MAX;
+
+/// The WebSocket status nearest to the reason an MQTT connection ends for: all that a 3.x client
+/// gets to know.
+fn close_status(reason: ReasonCode) -> u16 {
+    use ReasonCode::*;
+    match reason {
+        Success | DisconnectWithWill => 1000,
+        // The server goes away.
+        ServerShuttingDown | UseAnotherServer | ServerMoved => 1001,
+        MalformedPacket
+        | ProtocolError
+        | UnsupportedProtocolVersion
+        | TopicFilterInvalid
+        | TopicNameInvalid
+        | PacketIdentifierInUse
+        | PacketIdentifierNotFound
+        | ReceiveMaximumExceeded
+        | TopicAliasInvalid
+        | PayloadFormatInvalid => 1002,
+        PacketTooLarge => 1009,
+        UnspecifiedError | ImplementationSpecificError => 1011,
+        // Try again later.
+        ServerUnavailable | ServerBusy => 1013,
+        // The general one, a breach of policy: not let in, taken over, too slow, too much.
+        _ => 1008,
+    }
+}
 
 /// One bit each, so that an idle connection stays small.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +52,8 @@ impl Flags {
     pub const CLOSING: u8 = 8;
     /// The link has been told that nothing more comes.
     pub const FINISHED: u8 = 16;
-    /// Bytes go out in WebSocket frames.
+    /// Bytes go out in WebSocket frames, and after the last one the client has a say: the stream
+    /// is not ended before its Close frame.
     pub const FRAMED: u8 = 32;
     /// The owner does not read because of the client's backlog and wants to know when it is gone.
     pub const STALLED: u8 = 64;
@@ -205,10 +234,11 @@ impl Outbound {
         }
     }
 
-    /// Says goodbye in the WebSocket protocol (status 1000), where that is spoken.
-    pub fn close_frame(&mut self) {
+    /// Says goodbye in the WebSocket protocol, where that is spoken.
+    pub fn close_frame(&mut self, reason: ReasonCode) {
         if self.flags.has(Flags::FRAMED) {
-            self.append_raw(&[0x88, 2, 0x03, 0xE8]);
+            let [high, low] = close_status(reason).to_be_bytes();
+            self.append_raw(&[0x88, 2, high, low]); // FIN, close
         }
     }
 

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -70,8 +71,8 @@ fn the_upgrade() {
     assert_eq!(upgrade(&running, "/other", &["mqtt"]).map(|_| ()), Err(404));
     for (request, expected) in [
         ("GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 426 "),
-        ("POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 "),
-        ("\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0\r\n\r\n", "HTTP/1.1 400 "),
+        ("POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 "),
+        ("\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0", "HTTP/1.1 400 "),
     ] {
         let mut stream = dial(&running);
         stream.write_all(request.as_bytes()).expect("reads");
@@ -168,4 +169,90 @@ fn unmasked_and_oversized_frames() {
     websocket.get_mut().write_all(&[0x82, 0xFF, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).expect("reads");
     let Ok(Message::Close(Some(frame))) = websocket.read() else { panic!("no close") };
     assert_eq!(frame.code, CloseCode::Size);
+}
+
+/// A masked frame; the mask changes nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
+}
+
+#[test]
+fn the_stream_ends_after_the_clients_close() {
+    let running = start(Kind::WebSocket, Limits { linger_ms: 60_000, ..Limits::default() }, 1);
+    let mut websocket = connected(&running);
+    let stream = websocket.get_mut();
+    stream.write_all(&frame(0x82, &[0xE0, 0])).expect("reads");
+    let mut close = [0; 4];
+    stream.read_exact(&mut close).expect("a Close frame");
+    assert_eq!(close, [0x88, 2, 0x03, 0xE8]);
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
+    let early = stream.read(&mut close).expect_err("the stream has ended before the answer");
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream.write_all(&[frame(0x82, &[0xC0, 0]), frame(0x88, &[0x03, 0xE8])].concat()).expect("reads");
+    assert_eq!(stream.read(&mut close).expect("a clean end"), 0);
+
+    // The client's own Close came with its DISCONNECT.
+    let mut websocket = connected(&running);
+    let stream = websocket.get_mut();
+    stream.write_all(&[frame(0x82, &[0xE0, 0]), frame(0x88, &[])].concat()).expect("reads");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, [0x88, 2, 0x03, 0xE8]);
+}
+
+#[test]
+fn a_client_that_never_answers_is_left_after_a_while() {
+    let running = start(Kind::WebSocket, Limits { linger_ms: 50, ..Limits::default() }, 1);
+    let mut websocket = connected(&running);
+    let stream = websocket.get_mut();
+    stream.write_all(&frame(0x82, &[0xE0, 0])).expect("reads");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, [0x88, 2, 0x03, 0xE8]);
+}
+
+#[test]
+fn a_close_waits_for_packets_that_wait() {
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    running.service.hold_connect.store(true, Ordering::Relaxed);
+    let (mut websocket, _) = upgrade(&running, "/mqtt", &["mqtt"]).expect("an upgrade");
+    let publish = publish_bytes(Version::V311, "t", b"x", QoS::AtMostOnce, 0);
+    let packets = [connect_bytes(), publish, vec![0xC0, 0]].concat();
+    let stream = websocket.get_mut();
+    stream.write_all(&[frame(0x82, &packets), frame(0x88, &[0x03, 0xE9])].concat()).expect("reads");
+    running.until("the broker is asked", |r| !r.service.conns.lock().is_empty());
+    running.service.conn().accept(running.service.grant("ws"));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("a clean end");
+    let (packets, close) = rest.split_at(rest.len() - 4);
+    assert_eq!(close, [0x88, 2, 0x03, 0xE9]);
+    assert!(packets.ends_with(&[0xD0, 0]), "PINGRESP: {packets:x?}");
+    assert_eq!(running.service.published.load(Ordering::Relaxed), 1);
+    running.until("it has ended", |r| r.service.calls.lock().iter().any(|call| call == "ended Lost"));
+}
+
+#[test]
+fn who_pings_and_does_not_listen_is_not_listened_to() {
+    let limits = Limits { outbox_max_bytes: 1000, stall_timeout_ms: 60_000, ..Limits::default() };
+    let running = start(Kind::WebSocket, limits, 1);
+    let mut websocket = connected(&running);
+    let stream = websocket.get_mut();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+    let pings = frame(0x89, &[b'x'; 125]).repeat(1000);
+    let mut sent = 0;
+    // The sockets between hold some megabytes.
+    let refused = (0..1000).find_map(|_| match stream.write(&pings[sent % 131..]) {
+        Ok(written) => {
+            sent += written;
+            None
+        }
+        Err(e) => Some(e.kind()),
+    });
+    assert_eq!(refused, Some(std::io::ErrorKind::WouldBlock), "{sent} bytes of pings were read");
+    // Whoever reads on gets all the answers.
+    let pongs = sent / 131 * 127;
+    let mut answers = vec![0; pongs];
+    stream.read_exact(&mut answers).expect("the pongs");
+    assert!(answers.chunks(127).all(|pong| pong[..2] == [0x8A, 125]));
 }

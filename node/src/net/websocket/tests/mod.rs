@@ -1,0 +1,9 @@
+mod frames;
+mod opening;
+
+use super::WebSocket;
+
+#[test]
+fn the_state_of_a_connection_is_small() {
+    assert!(size_of::<WebSocket>() <= 56, "{}", size_of::<WebSocket>());
+}
