@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Broker;
 use crate::env;
-use crate::mqtt::{Publication, QoS, ReasonCode};
+use crate::mqtt::{Message, Publication, QoS, ReasonCode, topic};
 use crate::peer::forward::{Frame, SendError};
 use crate::raft::Applied;
 use crate::session::{AckTicket, Conn, Ended, Held, Metric, Path, PublishOrder};
@@ -32,11 +32,15 @@ impl Broker {
         ticket: Option<AckTicket>,
         packet_id: u16,
     ) {
+        if topic::is_servers(publication.topic) {
+            return answer(conn, ticket, ReasonCode::NotAuthorized);
+        }
         let plan = self.plan(conn, publication);
         if ticket.is_some() && !self.may_acknowledge() {
             return answer(conn, ticket, ReasonCode::UnspecifiedError);
         }
         let mut order = conn.publish_order().lock();
+        self.fence(conn, &mut order, plan.path);
         let held = order.as_deref().is_some_and(|o| !o.admits(plan.path));
         if held {
             let message = publication.to_message();
@@ -55,6 +59,7 @@ impl Broker {
         while let Some(held) = order.as_mut().and_then(|o| o.next_held()) {
             let publication = held.message.borrow();
             let plan = self.plan(conn, &publication);
+            self.fence(conn, &mut order, plan.path);
             if !order.as_deref().is_none_or(|o| o.admits_held(plan.path)) {
                 order.get_or_insert_default().put_back(held);
                 return;
@@ -118,11 +123,11 @@ impl Broker {
         order.get_or_insert_default().log_started();
         let exactly_once = (publication.qos == QoS::ExactlyOnce && conn.is_persistent())
             .then(|| (conn.incarnation(), packet_id));
-        let retain = publication.retain;
+        let message = publication.to_message();
         let broker = self.clone();
         let conn = conn.clone();
         self.propose(
-            Command::Publish { message: publication.to_message(), exactly_once },
+            Command::Publish { message: message.clone(), exactly_once },
             Box::new(move |result| {
                 // This life of the node is over, and with it the connection. The caller of
                 // `propose` may hold the publisher's order.
@@ -130,7 +135,7 @@ impl Broker {
                 if let Some(order) = conn.publish_order().lock().as_mut() {
                     order.log_ended(applied.at.index);
                 }
-                broker.logged(&conn, &applied, ticket, retain);
+                broker.logged(&conn, &applied, ticket, &message);
                 broker.drain_held(&conn);
             }),
         );
@@ -142,17 +147,20 @@ impl Broker {
         conn: &Arc<Conn>,
         applied: &Applied,
         ticket: Option<AckTicket>,
-        retain: bool,
+        message: &Message,
     ) {
         let Some(ticket) = ticket else { return };
         let reason = match applied.outcome {
             Outcome::Stale => return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
-            Outcome::Published { matched: 0, duplicate: false } if !retain => {
+            // A retained message is kept for those to come.
+            Outcome::Published { matched: 0, duplicate: false }
+                if !message.retain && !self.has_unqueued_subscribers(message) =>
+            {
                 ReasonCode::NoMatchingSubscribers
             }
             _ => ReasonCode::Success,
         };
-        if !retain {
+        if !message.retain {
             return conn.acknowledge(ticket, reason);
         }
         // Any SUBSCRIBE sent after this acknowledgement, to any node, must see the retained message.
@@ -162,6 +170,13 @@ impl Broker {
                 conn.acknowledge(ticket, reason);
             }
         });
+    }
+
+    /// Whether anybody gets a logged message without having it queued in a session.
+    fn has_unqueued_subscribers(&self, message: &Message) -> bool {
+        let mut found = PublishMatch::default();
+        self.state().match_publish(&message.topic, &message.publisher, message.qos, &mut found);
+        found.must_log || !found.nodes.is_empty() || !found.shared.is_empty()
     }
 
     fn send_direct(
@@ -180,8 +195,7 @@ impl Broker {
             conn: conn.clone(),
             ticket,
         });
-        // Publishers spread over the lanes; each keeps to its own.
-        let lane = conn.id() as u16;
+        let lane = lane_of(conn);
         let barrier = order.as_deref().map_or(0, PublishOrder::barrier);
         let targets = plan.nodes.iter().map(|node| (*node, None));
         let shared = plan.shared.iter().map(|(filter, node)| (*node, Some(&**filter)));
@@ -193,7 +207,9 @@ impl Broker {
             let frame = Frame { publication: *publication, barrier, share };
             if ticket.is_none() {
                 // QoS 0 is counted by the forwarder when it has to be dropped.
-                let _ = wiring.forwarder.send(node, lane, frame, None);
+                if wiring.forwarder.send(node, lane, frame, None).is_ok() {
+                    order.get_or_insert_default().forwarded_unconfirmed(node);
+                }
                 taken = true;
                 continue;
             }
@@ -236,6 +252,25 @@ impl Broker {
         }
     }
 
+    /// Before something is logged: asks the nodes that got forwards at QoS 0 to say when they
+    /// have delivered them, since the log would overtake them [MQTT-4.6.0-6]. Where that cannot
+    /// be asked, so that they may have been dropped too, nothing is waited for.
+    fn fence(self: &Arc<Self>, conn: &Arc<Conn>, order: &mut Option<Box<PublishOrder>>, path: Path) {
+        let (Path::Log, Some(order), Some(wiring)) = (path, order, self.wiring()) else { return };
+        for node in order.take_unconfirmed() {
+            let (broker, waiting) = (self.clone(), conn.clone());
+            let done = Box::new(move |_: Result<(), crate::peer::forward::PeerGone>| {
+                if let Some(order) = waiting.publish_order().lock().as_mut() {
+                    order.forward_ended();
+                }
+                broker.drain_held(&waiting);
+            });
+            if wiring.forwarder.send(node, lane_of(conn), Frame::FENCE, Some(done)).is_ok() {
+                order.forward_started();
+            }
+        }
+    }
+
     /// One of a publish's forwards is over; the last one acknowledges.
     fn forward_ended(self: &Arc<Self>, pending: &PendingForward) {
         if pending.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
@@ -253,6 +288,11 @@ impl Broker {
         let reason = if self.may_acknowledge() { reason } else { ReasonCode::UnspecifiedError };
         answer(conn, ticket, reason);
     }
+}
+
+/// Publishers spread over the lanes; each keeps to its own.
+fn lane_of(conn: &Conn) -> u16 {
+    conn.id() as u16
 }
 
 /// Answers a publish at QoS 1 or 2. A 3.x acknowledgement cannot say no: the connection then ends.

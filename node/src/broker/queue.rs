@@ -101,8 +101,12 @@ impl Broker {
         self.propose(
             Command::Forget { client, incarnation: conn.incarnation(), packet_id },
             Box::new(move |result| match result.map(|applied| applied.outcome) {
-                Ok(Outcome::Stale) => conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
-                Ok(_) => conn.released(packet_id, ReasonCode::Success),
+                Ok(Outcome::Forgotten { known: true }) => conn.released(packet_id, ReasonCode::Success),
+                // Nothing is wrong if it repeats one that was handled before the client came back.
+                Ok(Outcome::Forgotten { known: false }) => {
+                    conn.released(packet_id, ReasonCode::PacketIdentifierNotFound);
+                }
+                Ok(_) => conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
                 Err(_) => {}
             }),
         );

@@ -137,6 +137,13 @@ pub fn parse_share(filter: &str) -> Option<(&str, &str)> {
     Some((group, inner))
 }
 
+/// Whether the topic name is `$SYS` or below it: what a server says about itself, which clients
+/// may not use among themselves [section 4.7.2].
+#[inline]
+pub fn is_servers(topic: &str) -> bool {
+    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Whether the filter has a wildcard level; of a string that is no valid filter, whether `+` or
 /// `#` occurs in it.
 #[inline]

@@ -153,19 +153,13 @@ impl Conn {
     /// Answers SUBSCRIBE: one code per filter, in its order [MQTT-3.9.3-1].
     pub fn subscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer(|out| {
-            out.receiving().subscription_answered();
-            out.append(|buf| encode::suback(buf, version, packet_id, codes));
-        });
+        self.answer_within(|buf| encode::suback(buf, version, packet_id, codes));
     }
 
     /// Answers UNSUBSCRIBE: one code per filter, in its order.
     pub fn unsubscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer(|out| {
-            out.receiving().subscription_answered();
-            out.append(|buf| encode::unsuback(buf, version, packet_id, codes));
-        });
+        self.answer_within(|buf| encode::unsuback(buf, version, packet_id, codes));
     }
 
     /// Notes a request that the broker will answer; says whether there are as many as allowed.
@@ -193,6 +187,19 @@ impl Conn {
             out.flags.set(Flags::STALLED);
         }
         waits
+    }
+
+    /// Answers with a packet as long as the request. A client that asks for so much that it does
+    /// not take the answer is disconnected [MQTT-3.1.2-24].
+    fn answer_within(self: &Arc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut fits = true;
+        self.answer(|out| {
+            out.receiving().subscription_answered();
+            fits = out.append_within(write);
+        });
+        if !fits {
+            self.close(Ended::Server, ReasonCode::PacketTooLarge);
+        }
     }
 
     fn answer(self: &Arc<Self>, answer: impl FnOnce(&mut Outbound)) {

@@ -114,6 +114,14 @@ fn is_expired(expires_at_ms: u64, now_ms: u64) -> bool {
     expires_at_ms != 0 && expires_at_ms <= now_ms
 }
 
+/// What is left of a message's life [MQTT-3.3.2-6], rounded to the nearest second: up, it could
+/// exceed what the publisher said, where the clock of its node is ahead of ours. What is still
+/// alive is not sent as dead.
+fn left_s(left_ms: u64) -> u32 {
+    let nearest = left_ms.saturating_add(500) / 1000;
+    u32::try_from(nearest).unwrap_or(u32::MAX).max(u32::from(left_ms > 0))
+}
+
 /// Appends a PUBLISH. False: it is larger than the client takes, or than MQTT can say; nothing
 /// was appended [MQTT-3.1.2-24].
 fn append_publish(out: &mut Outbound, version: Version, form: &Form<'_>, now_ms: u64) -> bool {
@@ -127,19 +135,24 @@ fn append_publish(out: &mut Outbound, version: Version, form: &Form<'_>, now_ms:
         packet_id: form.packet_id,
         subscription_ids: form.subscription_ids,
         topic_alias: None,
-        // What is left, rounded up: a message that is still alive is not sent as dead.
-        expiry_s: (publication.expires_at_ms != 0).then(|| {
-            let left_ms = publication.expires_at_ms.saturating_sub(now_ms);
-            u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX)
-        }),
+        expiry_s: (publication.expires_at_ms != 0)
+            .then(|| left_s(publication.expires_at_ms.saturating_sub(now_ms))),
     };
     if out.alias_maximum > 0 {
         let maximum = out.alias_maximum;
         let aliases = out.sending().aliases.get_or_insert_default();
         publish.topic_alias = aliases.choose(publication.topic, maximum);
     }
-    if out.maximum_packet != u32::MAX && encode::publish_len(&publish) > out.maximum_packet as usize {
-        return false;
+    let maximum = out.maximum_packet;
+    let fits =
+        |publish: &PublishOut<'_>| maximum == u32::MAX || encode::publish_len(publish) <= maximum as usize;
+    if !fits(&publish) {
+        // A new alias saves bytes next time and costs some now.
+        let is_new = publish.topic_alias.is_some_and(|(_, is_new)| is_new);
+        publish.topic_alias = publish.topic_alias.filter(|_| !is_new);
+        if !is_new || !fits(&publish) {
+            return false;
+        }
     }
     if encode::publish(out.buffer(), &publish).is_err() {
         return false;
@@ -226,7 +239,8 @@ impl Conn {
                 if item.seq < window.next() {
                     continue;
                 }
-                if !room || !window.has_room(item.seq, maximum) {
+                // PUBREL takes no part in flow control [MQTT-4.9.0-3].
+                if !room || !(item.received || window.has_room(item.seq, maximum)) {
                     out.flags.set(Flags::HUNGRY);
                     return index;
                 }

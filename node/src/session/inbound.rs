@@ -417,6 +417,9 @@ impl Inbound {
         if connect.client_id.len() > usize::from(limits.client_id_max_bytes) {
             return Err(refusal(ReasonCode::ClientIdentifierNotValid, "a client id that is too long"));
         }
+        if connect.will.is_some_and(|will| topic::is_servers(will.topic)) {
+            return Err(refusal(ReasonCode::NotAuthorized, "a will for a topic of the server's own"));
+        }
         let is_v5 = connect.version == Version::V5;
         let keep_alive_max_s = limits.keep_alive_max_s;
         let capped = is_v5

@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::AckTicket;
 use crate::mqtt::Message;
-use crate::state::LogIndex;
+use crate::state::{LogIndex, NodeId};
 
 /// Publishes at QoS 0 that may wait for an earlier one of the same publisher; more are dropped.
 /// At QoS 1 and 2 the Receive Maximum is the bound.
@@ -26,12 +28,14 @@ pub struct Held {
 }
 
 /// What a publisher has under way. A publish to be logged waits until the forwards before it are
-/// acknowledged; a direct one until the logged ones before it are applied here, and its forwards
+/// acknowledged, those at QoS 0 by a fence sent after them; a direct one until the logged ones before it are applied here, and its forwards
 /// carry [`PublishOrder::barrier`] so that their receivers apply that first too.
 #[derive(Default)]
 pub struct PublishOrder {
     logged: u32,
     forwarded: u32,
+    /// Nodes that got forwards at QoS 0, of which nothing says that they arrived.
+    unconfirmed: SmallVec<[NodeId; 2]>,
     barrier: LogIndex,
     held: VecDeque<Held>,
 }
@@ -44,7 +48,7 @@ impl PublishOrder {
 
     fn is_free_for(&self, path: Path) -> bool {
         match path {
-            Path::Log => self.forwarded == 0,
+            Path::Log => self.forwarded == 0 && self.unconfirmed.is_empty(),
             Path::Direct => self.logged == 0,
         }
     }
@@ -85,6 +89,19 @@ impl PublishOrder {
 
     pub fn forward_started(&mut self) {
         self.forwarded += 1;
+    }
+
+    /// A forward at QoS 0 went to `node`; its end is not told.
+    pub fn forwarded_unconfirmed(&mut self, node: NodeId) {
+        if !self.unconfirmed.contains(&node) {
+            self.unconfirmed.push(node);
+        }
+    }
+
+    /// The nodes that a fence must be sent to, as a forward like any other, before anything can
+    /// be logged.
+    pub fn take_unconfirmed(&mut self) -> SmallVec<[NodeId; 2]> {
+        std::mem::take(&mut self.unconfirmed)
     }
 
     pub fn forward_ended(&mut self) {
@@ -131,6 +148,23 @@ mod tests {
         let mut order = PublishOrder::default();
         order.forward_started();
         assert!(order.admits(Path::Direct) && !order.admits(Path::Log));
+        order.forward_ended();
+        assert!(order.admits(Path::Log));
+    }
+
+    #[test]
+    fn a_logged_publish_waits_for_a_fence_after_qos_0() {
+        let mut order = PublishOrder::default();
+        order.forwarded_unconfirmed(2);
+        order.forwarded_unconfirmed(3);
+        order.forwarded_unconfirmed(2);
+        assert!(order.admits(Path::Direct) && !order.admits(Path::Log));
+        for _node in [2, 3] {
+            order.forward_started();
+        }
+        assert_eq!(order.take_unconfirmed().as_slice(), [2, 3]);
+        order.forward_ended();
+        assert!(!order.admits(Path::Log));
         order.forward_ended();
         assert!(order.admits(Path::Log));
     }

@@ -181,6 +181,24 @@ impl Outbound {
         }
     }
 
+    /// As [`Outbound::append`], unless the packet is larger than the client takes. False: it is.
+    pub fn append_within(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.flags.has(Flags::CLOSING) {
+            return true;
+        }
+        let maximum = self.maximum_packet as usize;
+        let buffer = self.buffer();
+        let start = buffer.len();
+        write(buffer);
+        let fits = buffer.len() - start <= maximum;
+        if fits {
+            self.packets = self.packets.saturating_add(1);
+        } else {
+            buffer.truncate(start);
+        }
+        fits
+    }
+
     /// Appends bytes that are not MQTT packets: those of the WebSocket protocol itself.
     pub fn append_raw(&mut self, bytes: &[u8]) {
         self.seal();

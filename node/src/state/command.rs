@@ -183,6 +183,10 @@ pub enum Outcome {
         matched: u32,
         duplicate: bool,
     },
+    /// Of `Forget`: whether the packet id was known.
+    Forgotten {
+        known: bool,
+    },
     /// The client id has a newer owner; the sender must close its connection.
     Stale,
 }

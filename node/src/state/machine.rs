@@ -132,10 +132,7 @@ impl State {
             }
             Command::Forget { client, incarnation, packet_id } => {
                 match self.sessions.current_mut(client, *incarnation) {
-                    Some(session) => {
-                        session.received.remove(packet_id);
-                        Outcome::Ok
-                    }
+                    Some(session) => Outcome::Forgotten { known: session.received.remove(packet_id) },
                     None => Outcome::Stale,
                 }
             }

@@ -132,6 +132,16 @@ fn recursive(filter: &[&str], topic: &[&str]) -> bool {
     }
 }
 
+#[test]
+fn the_servers_own_topics() {
+    for own in ["$SYS", "$SYS/", "$SYS/broker/load"] {
+        assert!(is_servers(own), "{own}");
+    }
+    for other in ["$SYSTEM/x", "$sys/x", "x/$SYS", "$share", "a", ""] {
+        assert!(!is_servers(other), "{other}");
+    }
+}
+
 fn oracle(filter: &str, topic: &str) -> bool {
     let filter: Vec<&str> = filter.split('/').collect();
     let topic: Vec<&str> = topic.split('/').collect();

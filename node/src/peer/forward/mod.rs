@@ -14,7 +14,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-use crate::mqtt::Publication;
+use crate::mqtt::{Publication, QoS};
 use crate::state::{LogIndex, NodeId};
 
 pub use receiver::ForwardService;
@@ -31,6 +31,24 @@ pub struct Frame<'a> {
     /// The `$share/group/filter` of which the receiver picks one local member; `None`: every
     /// local subscriber that matches.
     pub share: Option<&'a str>,
+}
+
+impl Frame<'static> {
+    /// Delivers nothing, having no member to deliver to. That it is acknowledged says that what
+    /// went before it on its lane, without an end to be told of, was taken over or dropped.
+    pub const FENCE: Self = Frame {
+        publication: Publication {
+            topic: "",
+            payload: &[],
+            properties: &[],
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at_ms: 0,
+            publisher: "",
+        },
+        barrier: 0,
+        share: Some(""),
+    };
 }
 
 /// The life of the receiver, or of this node, ended before the frame was acknowledged: it may or

@@ -226,3 +226,57 @@ fn what_a_member_of_a_group_has_not_acknowledged_can_be_taken_back() {
     let payloads: Vec<_> = back.iter().map(|u| (u.group, &*u.message.payload)).collect();
     assert_eq!(payloads, [(4, &b"a"[..]), (4, &b"c"[..])]);
 }
+
+#[test]
+fn a_message_that_fits_only_without_a_new_alias_goes_without() {
+    let mut h = Harness::new(Limits::default());
+    let connect = Connect {
+        topic_alias_maximum: 1,
+        maximum_packet_size: Some(60),
+        client_id: "c",
+        ..Connect::new(Version::V5)
+    };
+    h.connect(&connect);
+    h.take();
+    // Fixed header 2, topic 7, no properties 1; an alias takes 3.
+    assert_eq!(h.deliver("topic", &[b'x'; 50], QoS::AtMostOnce, 0), Delivered::Sent);
+    assert_eq!(h.deliver("topic", &[b'x'; 51], QoS::AtMostOnce, 0), Delivered::Dropped);
+    let sent = std::mem::take(&mut *h.link.bytes.lock());
+    assert_eq!(sent.len(), 60);
+    let Ok(Packet::Publish(p)) = decode_from_server(&sent, Version::V5) else { panic!("no PUBLISH") };
+    assert_eq!((p.topic, p.topic_alias), ("topic", 0));
+}
+
+#[test]
+fn pubrel_of_a_resumed_session_takes_no_room_in_the_window() {
+    let mut h = Harness::connected(Version::V5, Limits { inflight_max: 1, ..Limits::default() }, true);
+    let received = |seq| Stored { received: true, dup: true, ..stored(seq, b"received", QoS::ExactlyOnce) };
+    let dup = Stored { dup: true, ..stored(0, b"dup", QoS::AtLeastOnce) };
+    let items = [dup, received(1), received(2), stored(3, b"new", QoS::AtLeastOnce)];
+    assert_eq!(h.conn.deliver_stored(&items, 0), 3);
+    assert_eq!(h.take(), ["PUBLISH s dup q1 id 1 dup", "PUBREL 2 00", "PUBREL 3 00"]);
+}
+
+#[test]
+fn an_answer_that_the_client_does_not_take_ends_the_connection() {
+    let mut h = Harness::new(Limits::default());
+    h.connect(&Connect { maximum_packet_size: Some(30), client_id: "c", ..Connect::new(Version::V5) });
+    h.take();
+    let codes = |count| vec![OK; count];
+    h.conn.subscribed(1, &codes(25));
+    assert_eq!(h.take(), ["SUBACK 1"]);
+    h.conn.unsubscribed(2, &codes(26));
+    assert_eq!(h.take(), ["DISCONNECT 95"]);
+}
+
+#[test]
+fn the_life_that_is_left_is_told_in_whole_seconds() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
+    h.service.clock_ms.store(1_000, Ordering::Relaxed);
+    for expires_at_ms in [1_100, 2_499, 2_500, 101_300] {
+        h.deliver("t", b"", QoS::AtMostOnce, expires_at_ms);
+    }
+    assert_eq!(h.deliver("t", b"", QoS::AtMostOnce, 1_000), Delivered::Dropped);
+    let told: Vec<String> = [1, 1, 2, 100].map(|s| format!("PUBLISH t  q0 id 0 expiry {s}")).into();
+    assert_eq!(h.take(), told);
+}

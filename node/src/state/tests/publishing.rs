@@ -106,7 +106,9 @@ fn exactly_once_publishes_a_packet_id_once_until_it_is_forgotten() {
     let (new, _) = rig.claim(2, persistent("p"));
     assert_eq!(rig.run(1, publish(inc)), Outcome::Stale);
     assert_eq!(rig.run(2, publish(new)), Outcome::Published { matched: 0, duplicate: true });
-    rig.run(2, Command::Forget { client: "p".into(), incarnation: new, packet_id: 7 });
+    let forget = || Command::Forget { client: "p".into(), incarnation: new, packet_id: 7 };
+    assert_eq!(rig.run(2, forget()), Outcome::Forgotten { known: true });
+    assert_eq!(rig.run(2, forget()), Outcome::Forgotten { known: false });
     assert_eq!(rig.run(2, publish(new)), Outcome::Published { matched: 1, duplicate: false });
     assert_eq!(rig.stored("c").len(), 2);
 }
