@@ -31,6 +31,12 @@ pub fn eventually<T>(what: &str, deadline: Duration, probe: impl FnMut() -> Opti
     }
 }
 
+/// Lets a time pass that is itself what is tested: until something expires, or while nothing may
+/// happen.
+pub fn pass(time: Duration) {
+    let _ = within(time, || None::<()>);
+}
+
 /// One polling interval.
 #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
 pub fn pause() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::Cluster;
-use cluster_tests::mqtt::{Ack, AckKind, Client, Error, Options, Packet, Publish, VERSIONS, Version};
+use cluster_tests::mqtt::{Ack, AckKind, Client, Error, Options, Packet, Props, Publish, VERSIONS, Version};
 use cluster_tests::wait::eventually;
 use cluster_tests::{fresh, http};
 
@@ -178,7 +178,8 @@ fn outbound_qos_2_goes_on_where_it_was_across_a_takeover() {
     assert_eq!(publisher.publish(&topic, "once", 2).expect("acknowledged"), 0);
     let message = old.recv(SOON).expect("the delivery");
     old.send_ack(AckKind::PubRec, message.id).expect("sent");
-    let release = Packet::Ack(Ack { kind: AckKind::PubRel, id: message.id, code: 0 });
+    let release =
+        Packet::Ack(Ack { kind: AckKind::PubRel, id: message.id, code: 0, props: Props::default() });
     assert_eq!(old.packet(SOON).expect("PUBREL"), release);
     let received = old.crash();
 

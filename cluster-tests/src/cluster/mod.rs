@@ -103,6 +103,11 @@ impl Cluster {
         self.nodes.is_empty()
     }
 
+    /// Whether all nodes serve.
+    pub fn is_ready(&self) -> bool {
+        self.nodes.iter().all(|node| node.answers("/readyz"))
+    }
+
     pub fn node(&mut self, i: usize) -> &mut Node {
         &mut self.nodes[i - 1]
     }

@@ -7,9 +7,15 @@
 
 mod connect;
 mod disconnect;
+mod flow;
 mod format;
 mod keep_alive;
+mod messages;
 mod order;
+mod properties;
+mod publish;
+mod qos;
+mod retained;
 mod sessions;
 mod shared;
 mod subscribe;
@@ -29,9 +35,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const SUITES: &[Suite] = &[
     Suite { name: "connect", cases: connect::CASES },
     Suite { name: "disconnect", cases: disconnect::CASES },
+    Suite { name: "flow", cases: flow::CASES },
     Suite { name: "format", cases: format::CASES },
     Suite { name: "keep_alive", cases: keep_alive::CASES },
     Suite { name: "order", cases: order::CASES },
+    Suite { name: "properties", cases: properties::CASES },
+    Suite { name: "publish", cases: publish::CASES },
+    Suite { name: "qos", cases: qos::CASES },
+    Suite { name: "retained", cases: retained::CASES },
     Suite { name: "sessions", cases: sessions::CASES },
     Suite { name: "shared", cases: shared::CASES },
     Suite { name: "subscribe", cases: subscribe::CASES },
