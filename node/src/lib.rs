@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the bans are for what a simulation runs"))]
 
 pub mod admin;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -109,6 +109,44 @@ fn a_node_that_is_not_there_ends_with_4() {
 }
 
 #[test]
+fn a_user_is_made_from_a_password_that_is_no_argument() {
+    let password = file("pencil\n");
+    let args = ["users", "scram", "ann", "--password-file", password.path().to_str().expect("a path")];
+    let output = rookery(&args);
+    assert_eq!((code(&output), stderr(&output)), (Some(0), ""));
+    let line = stdout(&output);
+    assert!(line.starts_with("ann:SCRAM-SHA-256$4096:") && line.lines().count() == 1, "{line}");
+    assert!(!line.contains("pencil"));
+    assert_ne!(line, stdout(&rookery(&args)), "the salt is another one");
+    let users = file(line);
+    let set = format!("auth.scram_users_file={}", users.path().display());
+    assert_eq!(code(&rookery(&["config", "check", "--set", &set])), Some(0));
+
+    let mut child = command(&["users", "scram", "b:c", "--iterations", "5000", "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    child.stdin.take().expect("piped").write_all("p\u{e4}ss".as_bytes()).expect("reads");
+    let output = child.wait_with_output().expect("it ends");
+    let start = "{\"line\":\"b:c:SCRAM-SHA-256$5000:";
+    assert!(stdout(&output).starts_with(start), "{}", stdout(&output));
+
+    for (name, password, said) in [
+        ("", "x", "the user name is empty"),
+        ("#a", "x", "cannot begin with '#'"),
+        ("a", "\n", "the password is empty"),
+        ("a", "a\tb", "the password has characters"),
+    ] {
+        let password = file(password);
+        let path = password.path().to_str().expect("a path");
+        let output = rookery(&["users", "scram", name, "--password-file", path]);
+        assert_eq!((code(&output), stdout(&output)), (Some(2), ""), "{name} {said}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn the_long_help_documents_the_exit_codes() {
     let output = rookery(&["--help"]);
     assert_eq!(code(&output), Some(0));

@@ -190,7 +190,11 @@ impl Client {
 
     /// Waits for a packet that `want` turns into an answer. Publishes that arrive meanwhile go to
     /// the inbox and are acknowledged if `auto_ack`.
-    fn until<T>(&mut self, timeout: Duration, mut want: impl FnMut(&Packet) -> Option<T>) -> Result<T> {
+    pub(super) fn until<T>(
+        &mut self,
+        timeout: Duration,
+        mut want: impl FnMut(&Packet) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + timeout;
         loop {
             let packet = self.packet(deadline.saturating_duration_since(Instant::now()))?;

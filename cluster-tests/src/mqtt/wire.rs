@@ -133,6 +133,12 @@ pub fn disconnect(version: Version, code: u8) -> Vec<u8> {
     if version == Version::V5 && code != 0 { frame(0xe0, &[code]) } else { frame(0xe0, &[]) }
 }
 
+pub fn auth(code: u8, with: &Props) -> Vec<u8> {
+    let mut body = vec![code];
+    props(&mut body, with);
+    frame(0xf0, &body)
+}
+
 /// The first whole packet of `buf` and its length; `None`: not there yet.
 pub fn decode(version: Version, buf: &[u8]) -> Decoded<Option<(Packet, usize)>> {
     let Some(&first) = buf.first() else { return Ok(None) };

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rookery::auth::Access;
 use rookery::broker::Front;
 use rookery::peer::{self, ClusterId, Secret};
 use rookery::raft::{self, Change, NodeConfig, Snapshots};
@@ -98,7 +99,8 @@ impl Machine {
             }));
         }
         member.begin_life().await?;
-        let context = Context::new(Limits::default(), Arc::new(Front(member.broker.clone())));
+        let context =
+            Context::new(Limits::default(), Arc::new(Front::new(member.broker.clone(), Access::default())));
         let clients = TcpListener::bind(("0.0.0.0", MQTT_PORT)).await?;
         loop {
             let (stream, from) = clients.accept().await?;

@@ -172,6 +172,9 @@ pub struct ClientInfo {
     /// Where its connection comes from, if it is connected to the node that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Who it has proved to be, if it is connected to the node that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
 }
 
 /// Why a call failed.

@@ -3,16 +3,43 @@
 use std::sync::Arc;
 
 use super::Broker;
-use crate::mqtt::Publication;
-use crate::session::{AckTicket, Conn, ConnectRequest, Ended, Service, SubscribeItem};
+use crate::auth::{Access, Outcome};
+use crate::mqtt::{Publication, ReasonCode};
+use crate::session::{AckTicket, AuthStep, Conn, ConnectRequest, Ended, Metric, Service, SubscribeItem};
 use crate::state::{DeliveryStep, QueueSeq};
 
-/// The broker as its connections see it.
-pub struct Front(pub Arc<Broker>);
+/// The broker as its connections see it, behind the rule of who is let in.
+pub struct Front {
+    broker: Arc<Broker>,
+    access: Access,
+}
+
+impl Front {
+    pub fn new(broker: Arc<Broker>, access: Access) -> Self {
+        Self { broker, access }
+    }
+}
 
 impl Service for Front {
+    fn authenticate(&self, conn: &Arc<Conn>, step: AuthStep<'_>) {
+        let (exchange, data) = match step {
+            AuthStep::Continue { exchange, data } => (exchange, data),
+            AuthStep::Begin { method, data } => match self.access.begin(method) {
+                Ok(exchange) => (exchange, data),
+                Err(failure) => return conn.authenticated(Outcome::Failure(failure)),
+            },
+        };
+        let conn = conn.clone();
+        exchange.step(data, Box::new(move |outcome| conn.authenticated(outcome)));
+    }
+
     fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>) {
-        self.0.connect_from(conn, request);
+        // The place to verify user name and password of a client that has not proved who it is.
+        if !self.access.admits(request.identity) {
+            conn.context().counters.increment(Metric::AuthenticationFailures);
+            return conn.refuse(ReasonCode::NotAuthorized);
+        }
+        self.broker.connect_from(conn, request);
     }
 
     fn publish(
@@ -24,38 +51,38 @@ impl Service for Front {
         packet_id: u16,
     ) {
         let publication = Publication {
-            expires_at_ms: self.0.clock().expires_at_ms(expiry_s),
+            expires_at_ms: self.broker.clock().expires_at_ms(expiry_s),
             publisher: conn.client(),
             ..*publication
         };
-        self.0.publish_from(conn, &publication, ticket, packet_id);
+        self.broker.publish_from(conn, &publication, ticket, packet_id);
     }
 
     fn release(&self, conn: &Arc<Conn>, packet_id: u16) {
-        self.0.release_from(conn, packet_id);
+        self.broker.release_from(conn, packet_id);
     }
 
     fn subscribe(&self, conn: &Arc<Conn>, packet_id: u16, subscription_id: u32, items: &[SubscribeItem<'_>]) {
-        self.0.subscribe_from(conn, packet_id, subscription_id, items);
+        self.broker.subscribe_from(conn, packet_id, subscription_id, items);
     }
 
     fn unsubscribe(&self, conn: &Arc<Conn>, packet_id: u16, filters: &[&str]) {
-        self.0.unsubscribe_from(conn, packet_id, filters);
+        self.broker.unsubscribe_from(conn, packet_id, filters);
     }
 
     fn progress(&self, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]) {
-        self.0.progress_from(conn, steps);
+        self.broker.progress_from(conn, steps);
     }
 
     fn wants_more(&self, conn: &Arc<Conn>) {
-        self.0.pump(conn);
+        self.broker.pump(conn);
     }
 
     fn ended(&self, conn: &Arc<Conn>, why: Ended) {
-        self.0.ended_from(conn, why);
+        self.broker.ended_from(conn, why);
     }
 
     fn clock_ms(&self) -> u64 {
-        self.0.clock().now_ms()
+        self.broker.clock().now_ms()
     }
 }

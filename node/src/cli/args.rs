@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_HELP;
+use crate::auth::scram::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN};
 
 /// A clustered MQTT broker.
 #[derive(Debug, Parser)]
@@ -37,6 +38,9 @@ pub enum Command {
     /// Look at clients, or end their connections.
     #[command(subcommand)]
     Clients(ClientsCommand),
+    /// Make entries for users.
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Publish and subscribe.
     #[command(subcommand)]
     Mqtt(MqttCommand),
@@ -195,6 +199,24 @@ pub enum ClientsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Print a user's line for the file that auth.scram_users_file names. It does not hold the
+    /// password, but is to be kept secret.
+    Scram {
+        /// The user name.
+        name: String,
+        /// A file with the password, or - for stdin.
+        #[arg(long, value_name = "FILE|-", default_value = "-")]
+        password_file: PathBuf,
+        /// How much work it is to try a password: for a thief of the file, and for a client that
+        /// connects.
+        #[arg(long, value_name = "N", default_value_t = ITERATIONS_DEFAULT,
+            value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX)))]
+        iterations: u32,
+    },
+}
+
 /// How an MQTT client connects.
 #[derive(Args, Clone, Debug)]
 pub struct MqttArgs {
@@ -318,6 +340,7 @@ mod tests {
             "rookery clients ls --limit 0",
             "rookery clients show c",
             "rookery clients kick c",
+            "rookery users scram u --password-file f --iterations 15000",
             "rookery config check --config f",
             "rookery -o json config example",
             "rookery mqtt pub -q 1 -r a/b hello",
@@ -332,6 +355,9 @@ mod tests {
             "rookery cluster join",
             "rookery cluster join a:1 --token secret",
             "rookery cluster token --ttl soon",
+            "rookery users scram",
+            "rookery users scram u --password secret",
+            "rookery users scram u --iterations 4095",
             "rookery mqtt pub -q 3 a b",
         ] {
             assert_eq!(parse(line).err().map(|e| e.exit_code()), Some(2), "{line}");

@@ -76,6 +76,7 @@ fn describe(client: &ClientInfo) -> String {
         ("state", if client.connected { "connected" } else { "away" }.to_owned()),
         ("node", client.node.as_deref().map_or("-".to_owned(), out::printable)),
         ("address", client.address.as_deref().map_or("-".to_owned(), out::printable)),
+        ("user", client.username.as_deref().map_or("-".to_owned(), out::printable)),
         ("session", if client.persistent { "persistent" } else { "clean" }.to_owned()),
         ("expiry", expiry),
         ("incarnation", client.incarnation.to_string()),

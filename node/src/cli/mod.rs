@@ -8,9 +8,10 @@ mod config;
 mod dev;
 mod exit;
 mod mqtt;
-
 mod out;
+mod password;
 mod serve;
+mod users;
 
 pub use args::Cli;
 pub use exit::{Exit, Failure};
@@ -35,6 +36,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(command, format),
+        Command::Users(command) => users::run(command, format),
         Command::Dev(args) => block_on(dev::run(args, format)),
         Command::Cluster(command) => block_on(cluster::run(command, format)),
         Command::Clients(command) => block_on(clients::run(command, format)),

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use super::error::{Place, Problem};
 use super::{Config, TlsConfig};
+use crate::auth::UserTable;
 use crate::net::Acceptor;
 use crate::peer::lease::{LeaseTimes, SWEEP_MS};
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_exposure(config, problems);
+    check_users(config, problems);
     check_advertised(config, problems);
     check_timing(config, problems);
     check_ports(config, problems);
@@ -24,27 +26,50 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 
 /// What listens beyond this machine must know whom it talks to, or say that it need not.
 fn check_exposure(config: &Config, problems: &mut Vec<Problem>) {
+    const SCRAM: &str = ", or set auth.required = true and auth.scram_users_file to let in clients that \
+                         prove who they are";
     // A listener that insists on clients' certificates does know.
     let open = |tls: &TlsConfig| tls.bind.filter(|_| !tls.require_client_cert);
-    let clients: [(&'static str, Option<SocketAddr>); 5] = [
-        ("listeners.tcp.bind", config.listeners.tcp.bind),
-        ("listeners.ws.bind", config.listeners.ws.bind),
-        ("listeners.tls.bind", open(&config.listeners.tls)),
-        ("listeners.wss.bind", open(&config.listeners.wss)),
-        ("api.bind", Some(config.api.bind)),
+    let listeners: [(&'static str, Option<SocketAddr>, bool); 5] = [
+        ("listeners.tcp.bind", config.listeners.tcp.bind, true),
+        ("listeners.ws.bind", config.listeners.ws.bind, true),
+        ("listeners.tls.bind", open(&config.listeners.tls), true),
+        ("listeners.wss.bind", open(&config.listeners.wss), true),
+        ("api.bind", Some(config.api.bind), false),
     ];
-    for (key, bind) in clients {
+    for (key, bind, for_clients) in listeners {
         let Some(bind) = bind.filter(|b| !b.ip().to_canonical().is_loopback()) else { continue };
-        if !config.auth.allow_anonymous {
+        let meant = config.auth.allow_anonymous || (for_clients && config.auth.required);
+        if !meant {
             let what = format!(
                 "{bind} can be reached from other machines and there is no authentication. Either \
-                 set {key} = \"{}:{}\" to keep it on this machine, or set auth.allow_anonymous = true to \
+                 set {key} = \"{}:{}\" to keep it on this machine{}, or set auth.allow_anonymous = true to \
                  let anyone in who can reach it",
                 if bind.is_ipv4() { "127.0.0.1" } else { "[::1]" },
-                bind.port()
+                bind.port(),
+                if for_clients { SCRAM } else { "" }
             );
             problems.push(Problem::new(Place::Key(key), what));
         }
+    }
+}
+
+/// The users must be readable, and there when nobody else is let in.
+fn check_users(config: &Config, problems: &mut Vec<Problem>) {
+    match &config.auth.scram_users_file {
+        None if config.auth.required => problems.push(Problem::new(
+            Place::Key("auth.required"),
+            "lets nobody in without auth.scram_users_file; make lines for it with `rookery users scram NAME`",
+        )),
+        Some(path) => {
+            if let Err(error) = UserTable::load(path) {
+                problems.push(match error.line {
+                    Some(line) => Problem::in_file(&error.path, line, error.what),
+                    None => Problem::new(Place::Key("auth.scram_users_file"), error.to_string()),
+                });
+            }
+        }
+        None => {}
     }
 }
 

@@ -117,6 +117,13 @@ section! {
         /// Let anyone who can reach a listener beyond this machine publish and subscribe.
         /// Listeners on loopback addresses always accept everyone.
         allow_anonymous: bool = false;
+        /// Refuse every client that has not proved who it is, whatever else is said here and on
+        /// loopback addresses too.
+        required: bool = false;
+        /// A file of users for the authentication method SCRAM-SHA-256 of MQTT 5.0, with one line
+        /// of `rookery users scram` for each; every node has its own copy, read at its start.
+        /// Empty: authentication methods are refused.
+        scram_users_file: Option<PathBuf> = None;
     }
 }
 

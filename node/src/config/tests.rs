@@ -237,6 +237,32 @@ fn timing_must_keep_the_promise() {
 }
 
 #[test]
+fn clients_that_must_authenticate_may_come_from_anywhere() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let users = format!("auth.scram_users_file={}", file.path().display());
+    let loaded = load("", &[], &["listeners.tcp.bind=0.0.0.0:1883", "auth.required=true", &users]);
+    loaded.expect("nobody is let in unseen");
+    let open = load("", &[], &["listeners.ws.bind=0.0.0.0:8083", &users]).expect_err("refused").to_string();
+    assert!(open.contains("auth.required = true"), "{open}");
+    let api = load("", &[], &["api.bind=0.0.0.0:1", "auth.required=true", &users]).expect_err("refused");
+    assert!(!api.to_string().contains("auth.required"), "the API does not authenticate: {api}");
+    let nobody = load("", &[], &["auth.required=true"]).expect_err("refused").to_string();
+    assert!(nobody.starts_with("auth.required: lets nobody in"), "{nobody}");
+}
+
+#[test]
+fn a_wrong_file_of_users_is_named_with_its_line() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "# users\nann:secret\n").expect("written");
+    let path = file.path().display();
+    let text = load("", &[], &[&format!("auth.scram_users_file={path}")]).expect_err("refused").to_string();
+    assert!(text.starts_with(&format!("{path}:2: expected NAME:SCRAM-SHA-256$")), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    let text = load("", &[], &["auth.scram_users_file=/nonexistent"]).expect_err("refused").to_string();
+    assert!(text.starts_with("auth.scram_users_file: /nonexistent: "), "{text}");
+}
+
+#[test]
 fn listeners_may_not_share_a_port() {
     let text = load("", &[], &["listeners.ws.bind=127.0.0.1:1883"]).expect_err("refused").to_string();
     assert!(text.contains("same port as listeners.tcp.bind"), "{text}");

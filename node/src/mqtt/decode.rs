@@ -58,6 +58,12 @@ pub fn frame_len(buf: &[u8], max_packet: u32) -> Result<Option<usize>, DecodeErr
     Ok(Some(total))
 }
 
+/// Whether a client that authenticates itself may send a packet with this first byte before it
+/// has CONNACK [MQTT-3.1.2-30].
+pub fn may_precede_connack(first: u8) -> bool {
+    matches!(first >> 4, kind::DISCONNECT | kind::AUTH)
+}
+
 /// Decodes one whole packet that a client sent. `version` is what its CONNECT named; `None`:
 /// CONNECT is still to come and nothing else is allowed [MQTT-3.1.0-1].
 ///

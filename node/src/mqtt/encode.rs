@@ -339,9 +339,9 @@ pub fn auth(out: &mut Vec<u8>, packet: &Auth<'_>, max_packet: u32) -> bool {
             write::prefixed(out, |out| {
                 if let Some(method) = packet.method {
                     write::property(out, Property::AuthenticationMethod(method));
-                }
-                if let Some(data) = packet.data {
-                    write::property(out, Property::AuthenticationData(data));
+                    if let Some(data) = packet.data {
+                        write::property(out, Property::AuthenticationData(data));
+                    }
                 }
                 if with_text {
                     text_properties(out, packet.reason_string, &packet.user_properties);

@@ -139,6 +139,7 @@ impl Node {
             subscriptions: info.subscriptions as u64,
             queued: info.queued as u64,
             queued_bytes: info.queued_bytes as u64,
+            username: conn.as_ref().and_then(|conn| conn.identity()).map(|name| name.to_string()),
             address: conn.map(|conn| conn.peer()),
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::auth::UsersFileError;
 use crate::net::{BindError, TlsFileError};
 use crate::peer::{BadToken, JoinError};
 use crate::raft;
@@ -31,6 +32,8 @@ pub enum StartError {
     TokenFile { path: String, source: io::Error },
     #[error("cluster.token_file: {0}")]
     Token(#[from] BadToken),
+    #[error("auth.scram_users_file: {0}")]
+    Users(#[from] UsersFileError),
     #[error("cannot join the cluster: {0}")]
     Join(#[from] JoinError),
     #[error("{0}")]

@@ -43,6 +43,11 @@ const COUNTERS: &[(Metric, &str, &str)] = &[
     (Metric::DroppedTooLarge, "dropped_too_large", "Deliveries larger than the client takes"),
     (Metric::DroppedClosed, "dropped_closed", "Deliveries to connections that were closing"),
     (Metric::UnknownPacketIds, "unknown_packet_ids", "Acknowledgements of packet ids that were not in use"),
+    (
+        Metric::AuthenticationFailures,
+        "authentication_failures",
+        "Clients turned away because they did not prove who they are",
+    ),
 ];
 
 const GAUGES: &[(Metric, &str, &str)] = &[

@@ -17,6 +17,8 @@ use super::member::{Member, Parts};
 use super::metrics::NodeCollector;
 use super::shown;
 use crate::admin;
+use crate::auth::scram::{Decoys, Scram};
+use crate::auth::{Access, UserTable};
 use crate::broker::Front;
 use crate::config::Config;
 use crate::env;
@@ -317,7 +319,7 @@ impl Node {
         env::spawn(async move {
             // Clients are let in when this node has applied the start of its life.
             if begun.await.is_ok()
-                && let Err(error) = node.open(&serving, mqtt)
+                && let Err(error) = node.open(&serving, mqtt).await
             {
                 error!(%error, "cannot serve clients");
                 node.ended.send_replace(Some(Ended::Failed(error.to_string())));
@@ -336,8 +338,9 @@ impl Node {
         .map_err(StartError::Open)
     }
 
-    fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
-        let context = Context::new((&self.config.limits).into(), Arc::new(Front(member.broker.clone())));
+    async fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
+        let front = Front::new(member.broker.clone(), self.access().await?);
+        let context = Context::new((&self.config.limits).into(), Arc::new(front));
         let server = net::Server::start(&context, self.loops).map_err(StartError::Runtime)?;
         let _ = self.context.set(context);
         for bound in mqtt {
@@ -346,6 +349,18 @@ impl Node {
         let _ = self.mqtt.set(server);
         self.listening.send_replace(true);
         Ok(())
+    }
+
+    /// Who may be a client, as the configuration says.
+    async fn access(&self) -> Result<Access, StartError> {
+        let auth = &self.config.auth;
+        let access = Access::new(auth.required);
+        let Some(path) = auth.scram_users_file.clone() else { return Ok(access) };
+        let users = env::blocking(move || UserTable::load(&path)).await?;
+        info!(users = users.len(), "clients may authenticate themselves by SCRAM-SHA-256");
+        // All nodes of a cluster have it, so that they make the same of a user that does not exist.
+        let secret = self.identity.secret().ok_or_else(|| StartError::NoSecret(shown(self.dir.root())))?;
+        Ok(access.with(Scram::new(Arc::new(users), Decoys::new(&secret.0))))
     }
 
     async fn notice_removal(self: Arc<Self>, member: Arc<Member>) {

@@ -139,7 +139,8 @@ impl Conn {
         out.maximum_packet = connect.maximum_packet_size.unwrap_or(u32::MAX);
         out.receive_maximum = connect.receive_maximum.min(limits.inflight_max).max(1);
         out.alias_maximum = connect.topic_alias_maximum.min(limits.outbound_alias_max);
-        let greeting = Greeting { expiry_asked_s: connect.session_expiry_s, server_keep_alive_s };
+        let greeting =
+            Greeting { expiry_asked_s: connect.session_expiry_s, server_keep_alive_s, proof: None };
         out.cold().greeting = Some(Box::new(greeting));
     }
 
@@ -163,6 +164,8 @@ impl Conn {
                 assigned_client_id: grant.assigned.then_some(&*grant.client_id),
                 topic_alias_maximum: limits.topic_alias_max,
                 server_keep_alive_s: greeting.server_keep_alive_s,
+                auth_method: greeting.proof.as_ref().map(|proof| &*proof.method),
+                auth_data: greeting.proof.as_ref().and_then(|proof| proof.data.as_deref()),
                 ..ConnAck::new(ReasonCode::Success)
             };
             let maximum = out.maximum_packet;
@@ -220,7 +223,7 @@ impl Conn {
     pub(super) fn refuse_unread(self: &Arc<Self>, version: Version, reason: ReasonCode) {
         self.version.store(version as u8, Ordering::Relaxed);
         self.out.lock().cold().greeting =
-            Some(Box::new(Greeting { expiry_asked_s: 0, server_keep_alive_s: None }));
+            Some(Box::new(Greeting { expiry_asked_s: 0, server_keep_alive_s: None, proof: None }));
         self.refuse(reason);
     }
 

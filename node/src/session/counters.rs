@@ -41,13 +41,15 @@ pub enum Metric {
     DroppedClosed,
     /// Acknowledgements of packet ids that nothing is known of.
     UnknownPacketIds,
+    /// Clients that were turned away because they did not prove who they are.
+    AuthenticationFailures,
 }
 
 impl Metric {
     pub const COUNT: usize = Self::ALL.len();
 
     /// In the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Sockets,
         Self::Handshakes,
         Self::Connections,
@@ -71,6 +73,7 @@ impl Metric {
         Self::DroppedTooLarge,
         Self::DroppedClosed,
         Self::UnknownPacketIds,
+        Self::AuthenticationFailures,
     ];
 
     /// It goes down, too.

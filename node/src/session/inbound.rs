@@ -1,9 +1,12 @@
 //! What a client sends, turned into calls of the broker.
 
+mod authentication;
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use self::authentication::{Authentication, TOO_EARLY};
 use super::acks::Receive;
 use super::deliver::ClientAck;
 use super::{Conn, ConnectRequest, Ended, Metric, SubscribeItem, WillRequest, pool};
@@ -33,7 +36,11 @@ pub enum Flow {
 enum Phase {
     /// CONNECT is to come.
     Fresh,
-    /// CONNECT came; the broker has not answered.
+    /// The broker is to answer a step of the enhanced authentication that CONNECT began.
+    Verifying,
+    /// The client is. All three have the time of a connection's first packet.
+    Challenged,
+    /// CONNECT was passed on; the broker has not answered.
     Waiting,
     Open,
     Over,
@@ -45,7 +52,8 @@ pub struct Inbound {
     /// Bytes from the beginning of a packet that is not whole or may not be processed yet.
     partial: Vec<u8>,
     rare: Option<Box<Rare>>,
-    /// When the last packet came, or the phase began, whichever is later.
+    /// When the last packet of an open connection came, or the phase began, whichever is later;
+    /// before CONNECT was passed on, when the connection began.
     since_ms: u64,
     keep_alive_s: u16,
     phase: Phase,
@@ -66,6 +74,7 @@ struct Rare {
     aliases: Vec<Box<str>>,
     /// The client's own DISCONNECT.
     farewell: Option<Ended>,
+    authentication: Option<Authentication>,
 }
 
 /// What one batch of bytes amounts to.
@@ -97,7 +106,7 @@ impl Inbound {
 
     /// CONNECT has not been answered with success.
     pub fn is_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Fresh | Phase::Waiting)
+        matches!(self.phase, Phase::Fresh | Phase::Verifying | Phase::Challenged | Phase::Waiting)
     }
 
     pub fn is_over(&self) -> bool {
@@ -131,6 +140,9 @@ impl Inbound {
         }
         if !rest.is_empty() && self.phase != Phase::Over {
             self.keep(rest);
+        }
+        if self.holds_what_is_too_early() {
+            self.fail(conn, TOO_EARLY, &mut batch);
         }
         self.settle(conn, batch)
     }
@@ -177,25 +189,33 @@ impl Inbound {
         let limits = &conn.context().limits;
         let deadline_ms = match self.phase {
             Phase::Over => return None,
-            Phase::Fresh => Some(self.since_ms + u64::from(limits.connect_timeout_ms)),
             Phase::Waiting => Some(self.since_ms + u64::from(limits.answer_timeout_ms)),
             Phase::Open if self.stalled => Some(self.since_ms + u64::from(limits.stall_timeout_ms)),
             // One and a half times the Keep Alive [MQTT-3.1.2-22].
             Phase::Open if self.keep_alive_s > 0 => Some(self.since_ms + u64::from(self.keep_alive_s) * 1500),
             Phase::Open => None,
+            _ => Some(self.since_ms + u64::from(limits.connect_timeout_ms)),
         };
+        let counters = &conn.context().counters;
+        let renewal_ms = self.reauthentication_deadline_ms(limits);
+        if renewal_ms.is_some_and(|renewal_ms| now_ms >= renewal_ms) {
+            self.turn_away(conn, authentication::STALLED);
+            return None;
+        }
         let idle_ms = now_ms + IDLE_CHECK_MS;
         if deadline_ms.is_none_or(|deadline_ms| now_ms < deadline_ms) {
             conn.shrink();
-            return Some(deadline_ms.map_or(idle_ms, |deadline_ms| deadline_ms.min(idle_ms)));
+            let next_ms = [deadline_ms, renewal_ms].into_iter().flatten().min();
+            return Some(next_ms.map_or(idle_ms, |next_ms| next_ms.min(idle_ms)));
         }
-        let counters = &conn.context().counters;
         match self.phase {
-            Phase::Fresh => {
+            Phase::Fresh | Phase::Challenged => {
                 counters.increment(Metric::ConnectTimeouts);
+                // Heard only by a client that has sent its CONNECT.
+                conn.refuse(ReasonCode::NotAuthorized);
                 conn.close(Ended::Lost, ReasonCode::KeepAliveTimeout);
             }
-            Phase::Waiting => conn.refuse(ReasonCode::ServerUnavailable),
+            Phase::Verifying | Phase::Waiting => conn.refuse(ReasonCode::ServerUnavailable),
             _ if self.stalled => {
                 counters.increment(Metric::StallTimeouts);
                 conn.close(Ended::Lost, ReasonCode::QuotaExceeded);
@@ -226,7 +246,7 @@ impl Inbound {
     }
 
     fn goes_on(&self) -> bool {
-        matches!(self.phase, Phase::Fresh | Phase::Open) && !self.stalled
+        matches!(self.phase, Phase::Fresh | Phase::Challenged | Phase::Open) && !self.stalled
     }
 
     /// Takes over what other threads did to the connection.
@@ -236,6 +256,8 @@ impl Inbound {
         } else if self.phase == Phase::Waiting && conn.is_accepted() {
             self.phase = Phase::Open;
             self.since_ms = now_ms;
+        } else {
+            self.follow_authentication(conn, now_ms);
         }
     }
 
@@ -313,8 +335,8 @@ impl Inbound {
         }
         self.follow(conn, batch.now_ms);
         match self.phase {
-            Phase::Over => batch.fault.map_or(Flow::Over, Flow::Broken),
-            Phase::Waiting => Flow::Held,
+            Phase::Over => batch.fault.or(self.authentication_fault()).map_or(Flow::Over, Flow::Broken),
+            Phase::Verifying | Phase::Waiting => Flow::Held,
             _ => {
                 if !self.stalled && batch.packets > 0 {
                     self.stall_if_overloaded(conn);
@@ -333,18 +355,25 @@ impl Inbound {
         conn.context().counters.protocol_error(fault.reason);
         match fault.connack {
             Some(version) if self.phase == Phase::Fresh => conn.refuse_unread(version, fault.reason),
-            _ => conn.close(Ended::Lost, fault.reason),
+            _ => {
+                // Where CONNECT has not been answered, that says it all.
+                conn.refuse(fault.reason);
+                conn.close(Ended::Lost, fault.reason);
+            }
         }
         self.phase = Phase::Over;
         batch.fault = Some(fault);
     }
 
     fn packet(&mut self, conn: &Arc<Conn>, bytes: &[u8], batch: &mut Batch) {
-        self.since_ms = batch.now_ms;
+        if self.phase == Phase::Open {
+            self.since_ms = batch.now_ms;
+        }
         let version = (self.phase != Phase::Fresh).then(|| conn.version());
-        let result = match mqtt::decode(bytes, version) {
-            Ok(packet) => self.dispatch(conn, packet, batch),
-            Err(fault) => Err(fault),
+        let result = if self.phase == Phase::Challenged && !mqtt::may_precede_connack(bytes[0]) {
+            Err(TOO_EARLY)
+        } else {
+            mqtt::decode(bytes, version).and_then(|packet| self.dispatch(conn, packet, bytes, batch))
         };
         if let Err(fault) = result {
             self.fail(conn, fault, batch);
@@ -358,6 +387,7 @@ impl Inbound {
         &mut self,
         conn: &Arc<Conn>,
         packet: Packet<'_>,
+        bytes: &[u8],
         batch: &mut Batch,
     ) -> Result<(), DecodeError> {
         match packet {
@@ -389,22 +419,26 @@ impl Inbound {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.disconnect(conn, &disconnect),
-            Packet::Connect(connect) if self.phase == Phase::Fresh => self.connect(conn, &connect),
+            Packet::Connect(connect) if self.phase == Phase::Fresh => {
+                self.connect(conn, &connect, bytes, batch.now_ms)
+            }
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(DecodeError::protocol("a second CONNECT")),
-            Packet::Auth(_) => Err(DecodeError::protocol("AUTH without an authentication method in CONNECT")),
+            Packet::Auth(auth) => self.auth(conn, &auth, batch.now_ms),
             _ => Err(DecodeError::protocol("a packet that only servers send")),
         }
     }
 
-    fn connect(&mut self, conn: &Arc<Conn>, connect: &Connect<'_>) -> Result<(), DecodeError> {
+    fn connect(
+        &mut self,
+        conn: &Arc<Conn>,
+        connect: &Connect<'_>,
+        bytes: &[u8],
+        now_ms: u64,
+    ) -> Result<(), DecodeError> {
         let limits = conn.limits();
         let refusal =
             |reason, what| DecodeError { connack: Some(connect.version), ..DecodeError::new(reason, what) };
-        if connect.auth_method.is_some() {
-            // [MQTT-4.12.0-1]
-            return Err(refusal(ReasonCode::BadAuthenticationMethod, "an authentication method"));
-        }
         let may_be_empty = match connect.version {
             Version::V5 => true,
             // [MQTT-3.1.3-8] of 3.1.1
@@ -427,7 +461,21 @@ impl Inbound {
             && (connect.keep_alive_s == 0 || connect.keep_alive_s > keep_alive_max_s);
         self.keep_alive_s = if capped { keep_alive_max_s } else { connect.keep_alive_s };
         self.expires_at_once = connect.session_expiry_s == 0;
-        let expiry_s = match (is_v5, connect.clean_start) {
+        conn.greet(connect, capped.then_some(keep_alive_max_s));
+        match connect.auth_method {
+            None => self.claim(conn, connect, None, now_ms),
+            Some(method) => {
+                let data = connect.auth_data.unwrap_or_default();
+                self.begin_authentication(conn, method, data, bytes, now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes CONNECT on to the broker. `identity`: who the client has proved to be, if it did.
+    fn claim(&mut self, conn: &Arc<Conn>, connect: &Connect<'_>, identity: Option<&str>, now_ms: u64) {
+        let limits = conn.limits();
+        let expiry_s = match (connect.version == Version::V5, connect.clean_start) {
             (true, _) => connect.session_expiry_s.min(limits.session_expiry_max_s),
             (false, true) => 0,
             (false, false) => limits.session_expiry_max_s,
@@ -440,6 +488,7 @@ impl Inbound {
             expiry_s,
             keep_alive_s: self.keep_alive_s,
             receive_maximum: connect.receive_maximum.min(limits.inflight_max).max(1),
+            identity,
             username: connect.username,
             password: connect.password,
             will: connect.will.map(|will| WillRequest {
@@ -452,12 +501,11 @@ impl Inbound {
                 delay_s: will.delay_s,
             }),
         };
-        conn.greet(connect, capped.then_some(keep_alive_max_s));
         self.phase = Phase::Waiting;
+        self.since_ms = now_ms;
         self.known = true;
         conn.context().service.connect(conn, &request);
-        self.follow(conn, self.since_ms);
-        Ok(())
+        self.follow(conn, now_ms);
     }
 
     fn publish(

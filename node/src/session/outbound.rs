@@ -1,8 +1,12 @@
 //! What waits to be written to one client, and the rules by which any thread may write it.
 
+use std::sync::Arc;
+
 use super::acks::Receiving;
 use super::deliver::Sending;
 use super::pool;
+use super::proof::Proof;
+use crate::auth::Outcome;
 use crate::mqtt::ReasonCode;
 
 /// Room for the longest header of a WebSocket frame from a server.
@@ -83,6 +87,8 @@ pub(super) struct Greeting {
     pub expiry_asked_s: u32,
     /// Set when it differs from what the client asked for.
     pub server_keep_alive_s: Option<u16>,
+    /// Of a client that has authenticated itself.
+    pub proof: Option<Proof>,
 }
 
 /// What most connections never have, or only for moments.
@@ -93,6 +99,10 @@ pub(super) struct Cold {
     pub greeting: Option<Box<Greeting>>,
     pub sending: Option<Box<Sending>>,
     pub receiving: Option<Box<Receiving>>,
+    /// Who the client has proved to be by enhanced authentication.
+    pub identity: Option<Arc<str>>,
+    /// The answer to a step of it that the owner has not seen.
+    pub outcome: Option<Box<Outcome>>,
 }
 
 #[derive(Debug)]
@@ -326,7 +336,9 @@ impl Outbound {
             let in_use = cold.head > 0
                 || cold.greeting.is_some()
                 || cold.sending.is_some()
-                || cold.receiving.is_some();
+                || cold.receiving.is_some()
+                || cold.identity.is_some()
+                || cold.outcome.is_some();
             if !in_use {
                 self.cold = None;
             }

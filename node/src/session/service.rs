@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Conn;
+use super::{AuthStep, Conn};
 use crate::mqtt::{Publication, QoS, SubOptions, Version};
 use crate::state::{DeliveryStep, Incarnation, QueueSeq};
 
@@ -18,6 +18,8 @@ pub struct ConnectRequest<'a> {
     pub expiry_s: u32,
     pub keep_alive_s: u16,
     pub receive_maximum: u16,
+    /// Who the client has proved to be by enhanced authentication.
+    pub identity: Option<&'a str>,
     pub username: Option<&'a str>,
     pub password: Option<&'a [u8]>,
     pub will: Option<WillRequest<'a>>,
@@ -80,7 +82,11 @@ pub enum Ended {
 /// with one of its locks held; nothing here may block. What cannot be answered at once is
 /// answered later, from any thread, through the methods of [`Conn`] that each call names.
 pub trait Service: Send + Sync + 'static {
-    /// The first packet. Answered once by [`Conn::accept`] or [`Conn::refuse`]; until then nothing
+    /// A step of an enhanced authentication, the first of a connection before `connect`. Answered
+    /// once by [`Conn::authenticated`]. A connection that ends meanwhile is not reported.
+    fn authenticate(&self, conn: &Arc<Conn>, step: AuthStep<'_>);
+
+    /// The first packet, after a successful authentication if it asked for one. Answered once by [`Conn::accept`] or [`Conn::refuse`]; until then nothing
     /// more of the connection is processed.
     fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>);
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::auth::{Exchange, Failure, Outcome, Reply};
 use crate::mqtt::{self, Connect, Message, Publication, PublishOut, QoS, ReasonCode, Version, encode};
 use crate::state::{DeliveryStep, QueueSeq, Stored};
 
@@ -26,6 +27,8 @@ pub(crate) struct FakeService {
     pub hold_answers: AtomicBool,
     pub persistent: AtomicBool,
     pub refuse: Mutex<Option<ReasonCode>>,
+    /// Steps of authentications that the test answers.
+    pub verifying: Mutex<Vec<Arc<Conn>>>,
     pub published: AtomicUsize,
     pub clock_ms: AtomicU64,
     /// Do not keep the calls.
@@ -60,10 +63,58 @@ impl FakeService {
     }
 }
 
+/// An exchange that does what the client says: `more` is answered with a challenge, `late` only by
+/// the test, `fat` with much, `i am …` is believed.
+pub(crate) struct FakeExchange;
+
+impl FakeExchange {
+    pub const METHOD: &'static str = "fake";
+    pub const REFUSED: Failure = Failure::new(ReasonCode::NotAuthorized, "not convinced");
+
+    pub fn success(identity: &str) -> Outcome {
+        Outcome::Success { data: b"welcome".to_vec(), identity: identity.into() }
+    }
+}
+
+impl Exchange for FakeExchange {
+    fn step(self: Box<Self>, data: &[u8], reply: Reply) {
+        let text = String::from_utf8_lossy(data);
+        reply(match (&*text, text.strip_prefix("i am ")) {
+            (_, Some(identity)) => Self::success(identity),
+            ("late", _) => return,
+            ("more", _) => Outcome::Continue { data: b"prove it".to_vec(), exchange: self },
+            ("fat", _) => Outcome::Continue { data: vec![b'x'; 1000], exchange: self },
+            _ => Outcome::Failure(Self::REFUSED),
+        });
+    }
+}
+
 impl Service for FakeService {
+    fn authenticate(&self, conn: &Arc<Conn>, step: AuthStep<'_>) {
+        self.note(|| match &step {
+            AuthStep::Begin { method, data } => format!("begin {method} {}", data.escape_ascii()),
+            AuthStep::Continue { data, .. } => format!("continue {}", data.escape_ascii()),
+        });
+        let (AuthStep::Begin { data, .. } | AuthStep::Continue { data, .. }) = &step;
+        if *data == b"late" {
+            self.verifying.lock().push(conn.clone());
+        }
+        let (exchange, data): (Box<dyn Exchange>, _) = match step {
+            AuthStep::Continue { exchange, data } => (exchange, data),
+            AuthStep::Begin { method: FakeExchange::METHOD, data } => (Box::new(FakeExchange), data),
+            AuthStep::Begin { .. } => {
+                let failure = Failure::new(ReasonCode::BadAuthenticationMethod, "another method");
+                return conn.authenticated(Outcome::Failure(failure));
+            }
+        };
+        let conn = conn.clone();
+        exchange.step(data, Box::new(move |outcome| conn.authenticated(outcome)));
+    }
+
     fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>) {
         self.note(|| {
-            format!("connect {} v{:?} expiry {}", request.client_id, request.version, request.expiry_s)
+            let who = request.identity.map_or(String::new(), |identity| format!(" as {identity}"));
+            format!("connect {} v{:?} expiry {}{who}", request.client_id, request.version, request.expiry_s)
         });
         self.conns.lock().push(conn.clone());
         if let Some(reason) = *self.refuse.lock() {
@@ -280,6 +331,14 @@ pub(crate) fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     buf
 }
 
+pub(crate) fn auth_bytes(method: &str, reason: ReasonCode, data: &str) -> Vec<u8> {
+    let data = Some(data.as_bytes());
+    encoded(|buf| {
+        let packet = mqtt::Auth { reason, method: Some(method), data, ..mqtt::Auth::default() };
+        assert!(encode::auth(buf, &packet, u32::MAX));
+    })
+}
+
 pub(crate) fn publish_bytes(
     version: Version,
     topic: &str,
@@ -293,6 +352,11 @@ pub(crate) fn publish_bytes(
         let publish = PublishOut { packet_id, ..PublishOut::new(version, &publication) };
         encode::publish(buf, &publish).expect("fits");
     })
+}
+
+fn authentication(method: Option<&str>, data: Option<&[u8]>) -> String {
+    let method = method.map_or(String::new(), |method| format!(" {method}"));
+    data.map_or(method.clone(), |data| format!("{method} {}", data.escape_ascii()))
 }
 
 /// Puts packets into words that tests can compare.
@@ -316,7 +380,12 @@ pub(crate) fn packets(mut bytes: &[u8], version: Version) -> Vec<String> {
             Packet::PubAck(a) | Packet::PubRec(a) | Packet::PubRel(a) | Packet::PubComp(a) => {
                 format!("{name} {} {:02x}", a.packet_id, a.reason.as_u8())
             }
-            Packet::ConnAck(a) => format!("CONNACK {:02x}", a.reason.as_u8()),
+            Packet::ConnAck(a) => {
+                format!("CONNACK {:02x}{}", a.reason.as_u8(), authentication(a.auth_method, a.auth_data))
+            }
+            Packet::Auth(a) => {
+                format!("AUTH {:02x}{}", a.reason.as_u8(), authentication(a.method, a.data))
+            }
             Packet::Disconnect(d) => format!("DISCONNECT {:02x}", d.reason.as_u8()),
             Packet::SubAck(a) | Packet::UnsubAck(a) => format!("{name} {}", a.packet_id),
             _ => name.into(),

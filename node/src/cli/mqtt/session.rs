@@ -1,14 +1,13 @@
 //! A client's side of the protocol: connect, publish, subscribe, take messages.
 
 use std::collections::HashSet;
-use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::super::args::{MqttArgs, Protocol};
 use super::super::exit::{Exit, Failure};
+use super::super::password;
 use super::wire::{Url, Wire};
 use crate::env;
 use crate::mqtt::encode::{self, PublishOut};
@@ -17,9 +16,6 @@ use crate::mqtt::{
     SubscribeFilter, Version, decode_from_server,
 };
 
-/// The variable that may hold the password; never an argument.
-const PASSWORD_VARIABLE: &str = "ROOKERY_PASSWORD";
-const MAX_PASSWORD_BYTES: u64 = 65_535;
 const KEEP_ALIVE_S: u16 = 30;
 /// How long the broker may take to close after DISCONNECT.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -72,7 +68,7 @@ impl Session {
             Protocol::V311 => Version::V311,
             Protocol::V5 => Version::V5,
         };
-        let password = read_password(args.password_file.as_deref())?;
+        let password = password::of_client(args.password_file.as_deref())?;
         let client_id =
             args.client_id.clone().unwrap_or_else(|| format!("rookery-{:016x}", env::random_u64()));
         let expiry_s =
@@ -292,22 +288,4 @@ async fn within<T>(
     tokio::time::timeout(timeout, work)
         .await
         .unwrap_or_else(|_| Err(Failure::new(Exit::Timeout, format!("{what} took too long"))))
-}
-
-fn read_password(file: Option<&Path>) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(path) = file else {
-        return Ok(std::env::var(PASSWORD_VARIABLE).ok().map(String::into_bytes));
-    };
-    let mut password = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_PASSWORD_BYTES).read_to_end(&mut password)?;
-    } else {
-        let wrong = |e| Failure::new(Exit::Usage, format!("password file {}: {e}", path.display()));
-        let file = std::fs::File::open(path).map_err(wrong)?;
-        file.take(MAX_PASSWORD_BYTES).read_to_end(&mut password).map_err(wrong)?;
-    }
-    if password.ends_with(b"\n") {
-        password.pop();
-    }
-    Ok(Some(password))
 }

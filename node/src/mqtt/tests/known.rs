@@ -207,6 +207,44 @@ fn oversized_fields_are_refused_and_leave_nothing_behind() {
     assert_eq!(out, [7]);
 }
 
+/// [MQTT-3.15.2-2], [MQTT-3.15.2-3], [MQTT-3.2.2-19], [MQTT-3.2.2-20]
+#[test]
+fn texts_of_an_authentication_yield_to_the_clients_maximum_packet_size() {
+    let mut user = Vec::new();
+    encode::user_property(&mut user, "name", "value").unwrap();
+    let user_properties = UserProperties::from_wire(&user).unwrap();
+    let (method, data) = (Some("m"), Some(&b"data"[..]));
+    let auth = Auth {
+        reason: ReasonCode::ContinueAuthentication,
+        method,
+        data,
+        reason_string: Some("why"),
+        user_properties,
+    };
+    let ack = ConnAck {
+        auth_method: method,
+        auth_data: data,
+        reason_string: Some("why"),
+        user_properties,
+        ..ConnAck::new(ReasonCode::Success)
+    };
+    let write = |max| {
+        let mut out = (Vec::new(), Vec::new());
+        let fit = (encode::auth(&mut out.0, &auth, max), encode::connack(&mut out.1, V5, &ack, max));
+        (out, fit)
+    };
+    let ((whole_auth, whole_ack), _) = write(u32::MAX);
+    let bare_auth = b"\xF0\x0D\x18\x0B\x15\0\x01m\x16\0\x04data";
+    let bare_ack = b"\x20\x0E\0\0\x0B\x15\0\x01m\x16\0\x04data";
+    for max in 0..whole_ack.len() {
+        let ((got_auth, got_ack), fit) = write(max as u32);
+        assert_eq!(fit, (max >= bare_auth.len(), max >= bare_ack.len()));
+        let want = if max >= whole_auth.len() { &whole_auth[..] } else { &bare_auth[..] };
+        assert_eq!(got_auth, if fit.0 { want } else { b"" }, "{max}");
+        assert_eq!(got_ack, if fit.1 { &bare_ack[..] } else { b"" }, "{max}");
+    }
+}
+
 /// A reason string may come from an authorization service; it must never break the packet.
 #[test]
 fn long_reason_strings_are_cut_between_characters() {

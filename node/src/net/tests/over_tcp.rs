@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Running, start};
+use crate::auth::Outcome;
 use crate::env;
 use crate::mqtt::{Connect, QoS, ReasonCode, SubOptions, SubscribeFilter, Version, encode};
 use crate::net::{Bound, Kind};
-use crate::session::testing::{encoded, packets, publish_bytes};
+use crate::session::testing::{FakeExchange, auth_bytes, encoded, packets, publish_bytes};
 use crate::session::{Ended, Limits, Metric};
 
 fn dial(running: &Running) -> TcpStream {
@@ -164,6 +165,36 @@ fn an_answer_from_another_thread() {
     stream.write_all(&[0xC0, 0]).expect("buffered");
     running.service.conn().accept(running.service.grant("c"));
     assert_eq!(read_packets(&mut stream, 3, Version::V311), ["CONNACK 00", "PINGRESP", "PINGRESP"]);
+}
+
+#[test]
+fn authentications_answered_from_another_thread() {
+    let running = start(Kind::Tcp, Limits::default(), 1);
+    let auth = |reason| auth_bytes(FakeExchange::METHOD, reason, "late");
+    let asked = || {
+        running.until("the broker is asked", |r| !r.service.verifying.lock().is_empty());
+        running.service.verifying.lock().pop().expect("asked")
+    };
+    let mut stream = dial(&running);
+    let method = Some(FakeExchange::METHOD);
+    let first = Connect { auth_method: method, auth_data: Some(b"late"), ..v5("c") };
+    stream.write_all(&encoded(|buf| encode::connect(buf, &first).expect("fits"))).expect("reads");
+    let conn = asked();
+    // Sent while the connection is not read.
+    stream.write_all(&auth(ReasonCode::ContinueAuthentication)).expect("buffered");
+    conn.authenticated(Outcome::Continue { data: b"now".to_vec(), exchange: Box::new(FakeExchange) });
+    assert_eq!(read_packets(&mut stream, 1, Version::V5), ["AUTH 18 fake now"]);
+    asked().authenticated(FakeExchange::success("ann"));
+    assert_eq!(read_packets(&mut stream, 1, Version::V5), ["CONNACK 00 fake welcome"]);
+    stream.write_all(&auth(ReasonCode::ReAuthenticate)).expect("reads");
+    let conn = asked();
+    stream.write_all(&[0xC0, 0]).expect("reads");
+    assert_eq!(read_packets(&mut stream, 1, Version::V5), ["PINGRESP"]);
+    conn.authenticated(FakeExchange::success("ann"));
+    assert_eq!(read_packets(&mut stream, 1, Version::V5), ["AUTH 00 fake welcome"]);
+    stream.write_all(&auth(ReasonCode::ReAuthenticate)).expect("reads");
+    asked().authenticated(Outcome::Failure(FakeExchange::REFUSED));
+    assert_eq!(packets(&read_end(&mut stream), Version::V5), ["DISCONNECT 87"]);
 }
 
 #[test]
