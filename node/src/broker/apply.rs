@@ -9,18 +9,18 @@ use super::local::Matches;
 use crate::mqtt::ReasonCode;
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
-use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, State};
+use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, PackError, State};
 
 /// The broker as consensus drives it.
 pub struct Applier(pub Arc<Broker>);
 
 impl Replica for Applier {
-    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Option<Vec<Outcome>> {
+    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError> {
         let mut effects = Vec::new();
         let mut matches: Vec<Matches> = Vec::new();
         let outcomes = {
             let mut state = self.0.state.write();
-            let outcomes = state.apply(index, term, &pack, &mut effects);
+            let outcomes = state.apply(index, term, &pack, &mut effects)?;
             self.0.clock.ticked(state.clock_ms());
             if self.0.is_alive() {
                 // Who gets a logged message is decided together with its retained value: a
@@ -42,7 +42,7 @@ impl Replica for Applier {
             let awaited = outcomes.is_some() && pack.commands.iter().any(others_wait_for);
             wiring.lease.applied(index, awaited);
         }
-        outcomes
+        Ok(outcomes)
     }
 
     fn flush(&self) {
@@ -76,6 +76,8 @@ fn others_wait_for(command: &Command) -> bool {
     match command {
         Command::RouteAdd { .. } | Command::Subscribe { .. } | Command::NodeUp { .. } => true,
         Command::Publish { message, .. } => message.retain,
+        // It may have been any of them.
+        Command::Part { last, .. } => *last,
         _ => false,
     }
 }

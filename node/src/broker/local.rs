@@ -124,7 +124,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Local {
     index: Index<Entry>,
-    /// Filters per connection, to drop them when it ends.
+    /// Filters per connection, in their order, to drop them when it ends.
     by_conn: HashMap<u64, Vec<Box<str>>>,
     /// Shared subscriptions by the number that deliveries to their members carry.
     groups: HashMap<u32, Box<str>>,
@@ -181,7 +181,9 @@ impl Local {
             route.waiting.push(wait.clone());
         }
         if new {
-            self.by_conn.entry(conn_id).or_default().push(filter.into());
+            let filters = self.by_conn.entry(conn_id).or_default();
+            let at = filters.partition_point(|f| **f < *filter);
+            filters.insert(at, filter.into());
         }
         (new, change)
     }
@@ -189,12 +191,19 @@ impl Local {
     /// Removes one subscription. Returns whether it existed, and what to propose.
     pub fn unsubscribe(&mut self, filter: &str, conn_id: u64) -> (bool, RouteChange) {
         let Some(filters) = self.by_conn.get_mut(&conn_id) else { return (false, RouteChange::None) };
-        let Some(at) = filters.iter().position(|f| &**f == filter) else { return (false, RouteChange::None) };
-        filters.swap_remove(at);
+        let Ok(at) = filters.binary_search_by(|f| (**f).cmp(filter)) else {
+            return (false, RouteChange::None);
+        };
+        filters.remove(at);
         if filters.is_empty() {
             self.by_conn.remove(&conn_id);
         }
         (true, self.remove(filter, conn_id))
+    }
+
+    /// The filters of a connection, in their order.
+    pub fn subscriptions(&self, conn_id: u64) -> &[Box<str>] {
+        self.by_conn.get(&conn_id).map_or(&[], Vec::as_slice)
     }
 
     /// Removes everything of a connection; returns the filters to withdraw.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Broker;
 use crate::env;
-use crate::mqtt::{Message, Publication, QoS, ReasonCode, topic};
+use crate::mqtt::{Message, Publication, QoS, ReasonCode, Version, topic};
 use crate::peer::forward::{Frame, SendError};
 use crate::raft::Applied;
 use crate::session::{AckTicket, Conn, Ended, Held, Metric, Path, PublishOrder};
@@ -124,10 +124,12 @@ impl Broker {
         let exactly_once = (publication.qos == QoS::ExactlyOnce && conn.is_persistent())
             .then(|| (conn.incarnation(), packet_id));
         let message = publication.to_message();
+        // 3.x has no way to say no but to close, and QoS 0 none at all.
+        let or_refuse = ticket.is_some() && conn.version() == Version::V5;
         let broker = self.clone();
         let conn = conn.clone();
         self.propose(
-            Command::Publish { message: message.clone(), exactly_once },
+            Command::Publish { message: message.clone(), exactly_once, or_refuse },
             Box::new(move |result| {
                 // This life of the node is over, and with it the connection. The caller of
                 // `propose` may hold the publisher's order.
@@ -152,6 +154,7 @@ impl Broker {
         let Some(ticket) = ticket else { return };
         let reason = match applied.outcome {
             Outcome::Stale => return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
+            Outcome::Refused => return conn.acknowledge(ticket, ReasonCode::QuotaExceeded),
             // A retained message is kept for those to come.
             Outcome::Published { matched: 0, duplicate: false }
                 if !message.retain && !self.has_unqueued_subscribers(message) =>

@@ -2,6 +2,7 @@
 //! subscriber: the announcement of a clean session's filter, or the subscription of a persistent
 //! session, is applied on all of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Broker;
@@ -9,7 +10,7 @@ use super::deliver::ids;
 use super::local::{RouteChange, RouteWait, Subscriber};
 use crate::mqtt::{Publication, QoS, ReasonCode, Version, topic};
 use crate::session::{Conn, Delivery, Ended, SubscribeItem};
-use crate::state::{Command, Outcome, Subscription};
+use crate::state::{Added, Command, Outcome, Subscription};
 
 fn granted(qos: QoS) -> ReasonCode {
     match qos {
@@ -33,14 +34,20 @@ impl Broker {
             }
             return conn.close(Ended::Server, ReasonCode::ServerUnavailable);
         }
-        let levels_max = usize::from(conn.context().limits.topic_levels_max);
-        let codes: Vec<ReasonCode> = items
+        let limits = &conn.context().limits;
+        let levels_max = usize::from(limits.topic_levels_max);
+        let mut codes: Vec<ReasonCode> = items
             .iter()
             .map(|item| match topic::valid_filter(item.filter, levels_max) {
-                Ok(()) => granted(item.options.qos),
-                Err(_) => ReasonCode::TopicFilterInvalid,
+                Ok(()) if item.filter.len() <= usize::from(limits.topic_max_bytes) => {
+                    granted(item.options.qos)
+                }
+                _ => ReasonCode::TopicFilterInvalid,
             })
             .collect();
+        if !conn.is_persistent() {
+            self.refuse_beyond(conn, items, &mut codes);
+        }
         // What is refused takes no further part.
         let items: Vec<SubscribeItem<'_>> =
             items.iter().zip(&codes).filter(|(_, code)| !code.is_error()).map(|(item, _)| *item).collect();
@@ -49,6 +56,28 @@ impl Broker {
             self.subscribe_persistent(conn, packet_id, subscription_id, items, codes);
         } else {
             self.subscribe_clean(conn, packet_id, subscription_id, items, codes);
+        }
+    }
+
+    /// Refuses what would be more subscriptions than a clean session may have. Only its own
+    /// connection's thread changes them, so that what is found here holds until they are made.
+    fn refuse_beyond(&self, conn: &Conn, items: &[SubscribeItem<'_>], codes: &mut [ReasonCode]) {
+        let most = conn.context().limits.subscriptions_max as usize;
+        let local = self.local.read();
+        let have = local.subscriptions(conn.id());
+        if have.len() + items.len() <= most {
+            return;
+        }
+        let mut new: BTreeSet<&str> = BTreeSet::new();
+        for (item, code) in items.iter().zip(codes).filter(|(_, code)| !code.is_error()) {
+            if have.binary_search_by(|f| (**f).cmp(item.filter)).is_ok() || new.contains(item.filter) {
+                continue;
+            }
+            if have.len() + new.len() < most {
+                new.insert(item.filter);
+            } else {
+                *code = ReasonCode::QuotaExceeded;
+            }
         }
     }
 
@@ -108,7 +137,7 @@ impl Broker {
         packet_id: u16,
         subscription_id: u32,
         items: &[SubscribeItem<'_>],
-        codes: Vec<ReasonCode>,
+        mut codes: Vec<ReasonCode>,
     ) {
         let Some(client) = conn.client_arc().cloned() else { return };
         let subscriptions: Vec<Subscription> = items
@@ -121,11 +150,16 @@ impl Broker {
             Command::Subscribe { client, incarnation: conn.incarnation(), subscriptions },
             Box::new(move |result| {
                 let Ok(applied) = result else { return };
-                let Outcome::Subscribed { new } = applied.outcome else {
+                let Outcome::Subscribed { added } = applied.outcome else {
                     return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
                 };
+                let open = codes.iter_mut().filter(|code| !code.is_error());
+                for (code, _) in open.zip(&added).filter(|(_, added)| **added == Added::Refused) {
+                    *code = ReasonCode::QuotaExceeded;
+                }
                 // Those at QoS 1 and 2 were queued by `apply`.
-                for (subscription, new) in asked.iter().zip(new) {
+                for (subscription, added) in asked.iter().zip(added).filter(|(_, a)| *a != Added::Refused) {
+                    let new = added == Added::New;
                     let item = SubscribeItem { filter: &subscription.filter, options: subscription.options };
                     if wants_retained(&item, new) {
                         broker.state().retained_matches(item.filter, |message| {

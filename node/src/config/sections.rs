@@ -7,6 +7,7 @@ use super::section::section;
 use super::value::{HostPort, LogFormat, one_of, range};
 use crate::net::TlsFiles;
 use crate::session::Limits;
+use crate::state::limits::NodeLimits;
 
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -142,8 +143,25 @@ section! {
         max_packet_size_bytes: u32 = 1_048_576, range(256..=268_435_460);
         /// Longest client id, bytes.
         client_id_max_bytes: u16 = 1_024, range(23..=65_535);
+        /// Longest topic or filter, bytes.
+        topic_max_bytes: u16 = 65_535, range(1..=65_535);
         /// Most levels in a topic or filter.
-        topic_levels: u16 = 128, range(2..=32_768);
+        topic_levels: u16 = 128, range(2..=65_535);
+        /// Most user properties in a packet.
+        max_user_properties: u16 = 1_024;
+        /// Most bytes of user properties in a packet.
+        user_properties_max_bytes: u32 = 1_048_576, range(0..=268_435_455);
+        /// Largest payload of a will, bytes.
+        will_max_bytes: u16 = 65_535;
+        /// Most filters in a SUBSCRIBE or UNSUBSCRIBE.
+        max_filters_per_subscribe: u16 = 10_000, range(1..=65_535);
+        /// Most subscriptions of a client. Each takes some 300 bytes and its filter, a persistent
+        /// session's on every node.
+        max_subscriptions_per_client: u32 = 100_000, range(1..=10_000_000);
+        /// Most retained messages of the cluster, beyond which clients of this node add no more.
+        max_retained_messages: u32 = 1_000_000, range(1..=1_000_000_000);
+        /// Most bytes of the retained messages of the cluster. Every node holds them in memory.
+        max_retained_bytes: u64 = 1_073_741_824, range(65_536..=1_099_511_627_776);
         /// Most publishes of QoS 1 and 2 that a client may have unacknowledged (Receive Maximum).
         receive_maximum: u16 = 1_024, range(1..=65_535);
         /// Most deliveries of QoS 1 and 2 that wait for one client's acknowledgement. A client's
@@ -158,7 +176,7 @@ section! {
         /// session. The queues of persistent sessions are the whole cluster's, and bounded alike
         /// everywhere.
         max_queued_messages: u32 = 10_000, range(1..=1_000_000);
-        /// Most bytes of the messages that wait like that.
+        /// Most bytes of the messages that wait like that; a single message may be larger.
         max_queued_bytes: u32 = 16_777_216, range(65_536..=1_073_741_824);
         /// Most bytes waiting to be written to one connection; beyond it QoS 0 is dropped.
         max_outbox_bytes: u32 = 2_097_152, range(16_384..=268_435_456);
@@ -175,6 +193,12 @@ impl From<&LimitsConfig> for Limits {
             packet_max_bytes: config.max_packet_size_bytes,
             client_id_max_bytes: config.client_id_max_bytes,
             topic_levels_max: config.topic_levels,
+            topic_max_bytes: config.topic_max_bytes,
+            user_properties_max: config.max_user_properties,
+            user_properties_max_bytes: config.user_properties_max_bytes,
+            will_max_bytes: config.will_max_bytes,
+            filters_max: config.max_filters_per_subscribe,
+            subscriptions_max: config.max_subscriptions_per_client,
             receive_maximum: config.receive_maximum,
             inflight_max: config.max_inflight,
             topic_alias_max: config.topic_alias_maximum,
@@ -183,6 +207,16 @@ impl From<&LimitsConfig> for Limits {
             queue_max_bytes: config.max_queued_bytes,
             outbox_max_bytes: config.max_outbox_bytes,
             ..Self::default()
+        }
+    }
+}
+
+impl From<&LimitsConfig> for NodeLimits {
+    fn from(config: &LimitsConfig) -> Self {
+        Self {
+            subscriptions_per_client: config.max_subscriptions_per_client,
+            retained_messages: config.max_retained_messages,
+            retained_bytes: config.max_retained_bytes,
         }
     }
 }

@@ -288,6 +288,38 @@ fn the_example_says_what_the_defaults_say() {
     }
 }
 
+/// Key, default, lowest and highest value, as docs/limits.md has them.
+fn documented_limits() -> Vec<[String; 4]> {
+    let page = include_str!("../../../docs/limits.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `limits."));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let plain = |cell: &str| cell.replace(',', "");
+        let (low, high) = cells[2].split_once(" to ").expect("LOW to HIGH");
+        [cells[0].trim_end_matches('`').to_owned(), plain(cells[1]), plain(low), plain(high)]
+    })
+    .collect()
+}
+
+#[test]
+fn the_page_about_limits_says_what_is_so() {
+    let keys = Config::default().limits.keys();
+    let documented = documented_limits();
+    let names: Vec<_> = documented.iter().map(|[name, ..]| name.as_str()).collect();
+    assert_eq!(names, keys.iter().map(|key| key.name).collect::<Vec<_>>());
+    for (key, [name, default, low, high]) in keys.iter().zip(&documented) {
+        assert_eq!(&key.value, default, "{name}");
+        let set = |value: i128| load("", &[], &[&format!("limits.{name}={value}")]);
+        let [low, high]: [i128; 2] = [low, high].map(|n| n.parse().expect("a number"));
+        for good in [low, high] {
+            set(good).unwrap_or_else(|e| panic!("{name} = {good}: {e}"));
+        }
+        for bad in [low - 1, high + 1] {
+            assert!(set(bad).is_err(), "{name} = {bad} is out of bounds");
+        }
+    }
+}
+
 #[test]
 fn a_missing_file_is_an_error() {
     let path = PathBuf::from("/nonexistent/rookery.toml");

@@ -21,6 +21,7 @@ pub use decode::{MAX_REMAINING_LEN, decode, decode_from_server, frame_len, is_pu
 pub use encode::PublishOut;
 pub use error::{DecodeError, Oversize};
 pub use lists::{Filters, SubscribeFilter, SubscribeFilters};
+pub(crate) use message::raw;
 pub use message::{Message, Publication};
 pub use packet::{
     Ack, Auth, Codes, ConnAck, Connect, Disconnect, Packet, Publish, SubAck, Subscribe, Unsubscribe, Will,

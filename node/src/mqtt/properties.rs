@@ -37,6 +37,8 @@ pub struct UserProperties<'a> {
 
 impl<'a> UserProperties<'a> {
     pub const NONE: UserProperties<'static> = UserProperties { block: &[] };
+    /// Bytes of one whose name and value are empty: its identifier and two lengths.
+    pub const MIN_BYTES: usize = 5;
 
     /// User properties in wire form without a length prefix, as
     /// [`super::encode::user_property`] writes them.
@@ -51,6 +53,11 @@ impl<'a> UserProperties<'a> {
     /// Of a block that has been checked, whatever else it holds.
     pub(super) fn of(block: &'a [u8]) -> Self {
         UserProperties { block }
+    }
+
+    /// Bytes of the block that they are in, other properties included.
+    pub fn block_len(&self) -> usize {
+        self.block.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {

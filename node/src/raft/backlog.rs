@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Done;
 use crate::env::Instant;
-use crate::state::{Epoch, NodeId, Pack};
+use crate::state::{Command, Epoch, NodeId, Pack};
 
 /// Packs on their way at the same time. More would only make them smaller.
 pub const WINDOW: usize = 2;
@@ -16,6 +16,9 @@ pub const WINDOW: usize = 2;
 pub const MAX_PACK_COMMANDS: usize = 512;
 /// Most bytes in one pack; a single larger command goes alone.
 pub const MAX_PACK_BYTES: usize = 64 * 1024;
+/// Most bytes of a command in one pack; what is larger goes in parts of this size. A message of the
+/// default largest packet still goes in one.
+pub const MAX_PART_BYTES: usize = (1 << 20) + (128 << 10);
 /// While the previous pack was busy, the next waits this long to fill up.
 pub const LINGER: Duration = Duration::from_millis(2);
 /// A pack with at least this many commands was busy.
@@ -24,7 +27,7 @@ const BUSY_COMMANDS: usize = 4;
 pub const STALL: Duration = Duration::from_millis(1500);
 /// More commands waiting than this is congestion.
 pub const MAX_WAITING_COMMANDS: usize = 64 * 1024;
-/// More bytes waiting than this is congestion.
+/// More bytes waiting than this, the command being sent apart, is congestion.
 pub const MAX_WAITING_BYTES: usize = 64 << 20;
 /// Varints of origin, epoch, sequence and count.
 const HEADER_BYTES: usize = 40;
@@ -55,6 +58,8 @@ pub struct Backlog {
 /// Commands that will be one pack.
 struct Filling {
     encoded: Vec<u8>,
+    /// How many bytes of a command in parts are on their way.
+    parted: usize,
     waiters: Vec<Done>,
     closed: bool,
 }
@@ -94,7 +99,7 @@ impl Backlog {
     }
 
     /// Begins a life with a pack of this one encoded command. Returns all who waited in the old one.
-    pub fn reopen(&mut self, epoch: Epoch, first: &[u8], done: Done) -> Vec<Done> {
+    pub fn reopen(&mut self, epoch: Epoch, first: Vec<u8>, done: Done) -> Vec<Done> {
         let waiters = self.close();
         self.epoch = Some(epoch);
         self.add(first, done);
@@ -108,11 +113,11 @@ impl Backlog {
     ///
     /// # Errors
     /// No life is open; the waiter is handed back.
-    pub fn push(&mut self, encoded: &[u8], done: Done) -> Result<bool, Done> {
+    pub fn push(&mut self, encoded: Vec<u8>, done: Done) -> Result<bool, Done> {
         if self.epoch.is_none() { Err(done) } else { Ok(self.add(encoded, done)) }
     }
 
-    fn add(&mut self, encoded: &[u8], done: Done) -> bool {
+    fn add(&mut self, encoded: Vec<u8>, done: Done) -> bool {
         self.commands += 1;
         self.bytes += encoded.len();
         if let Some(last) = self.queue.back_mut()
@@ -120,11 +125,12 @@ impl Backlog {
             && last.waiters.len() < MAX_PACK_COMMANDS
             && last.encoded.len() + encoded.len() + HEADER_BYTES <= MAX_PACK_BYTES
         {
-            last.encoded.extend_from_slice(encoded);
+            last.encoded.extend_from_slice(&encoded);
             last.waiters.push(done);
             return false;
         }
-        self.queue.push_back(Filling { encoded: encoded.to_vec(), waiters: vec![done], closed: false });
+        let closed = encoded.len() > MAX_PART_BYTES;
+        self.queue.push_back(Filling { encoded, parted: 0, waiters: vec![done], closed });
         true
     }
 
@@ -133,7 +139,8 @@ impl Backlog {
     }
 
     pub fn is_congested(&self) -> bool {
-        self.commands > MAX_WAITING_COMMANDS || self.bytes > MAX_WAITING_BYTES
+        let first = self.queue.front().map_or(0, |f| f.encoded.len() - f.parted);
+        self.commands > MAX_WAITING_COMMANDS || self.bytes - first > MAX_WAITING_BYTES
     }
 
     /// Whether the sender could do something now.
@@ -166,9 +173,24 @@ impl Backlog {
     }
 
     fn seal(&mut self, now: Instant) {
-        let (Some(filled), Some(epoch)) = (self.queue.pop_front(), self.epoch) else { return };
+        let (Some(front), Some(epoch)) = (self.queue.front_mut(), self.epoch) else { return };
         let seq = self.next_seq;
         self.next_seq += 1;
+        if front.encoded.len() > MAX_PART_BYTES {
+            let (part, bytes) = front.next_part();
+            let waiters = if front.parted == front.encoded.len() {
+                self.queue.pop_front().map_or_else(Vec::new, |f| f.waiters)
+            } else {
+                // Nobody waits for it, but it counts as a command of its own.
+                self.commands += 1;
+                vec![Box::new(|_| {}) as Done]
+            };
+            let pack = encode(self.origin, epoch, seq, 1, &part);
+            self.last_busy = false;
+            self.last_sealed = Some(now);
+            return self.unapplied.push_back(Sent { seq, pack, bytes, waiters });
+        }
+        let Some(filled) = self.queue.pop_front() else { return };
         self.last_busy = filled.waiters.len() >= BUSY_COMMANDS;
         self.last_sealed = Some(now);
         let pack = encode(self.origin, epoch, seq, filled.waiters.len(), &filled.encoded);
@@ -211,6 +233,18 @@ impl Backlog {
     }
 }
 
+impl Filling {
+    /// The next part of the command, encoded, and how many of its bytes that is.
+    fn next_part(&mut self) -> (Vec<u8>, usize) {
+        let rest = &self.encoded[self.parted..];
+        let bytes = rest.len().min(MAX_PART_BYTES);
+        let last = bytes == rest.len();
+        let part = Command::Part { bytes: Bytes::copy_from_slice(&rest[..bytes]), last };
+        self.parted += bytes;
+        (postcard::to_stdvec(&part).expect("a run of bytes is encodable"), bytes)
+    }
+}
+
 /// The wire form of a [`Pack`] whose commands are encoded already.
 fn encode(origin: NodeId, epoch: Epoch, seq: u64, count: usize, commands: &[u8]) -> Bytes {
     let mut pack = Pack::encode_header(origin, epoch, seq, count as u32);
@@ -236,7 +270,7 @@ mod tests {
 
     fn opened(now: Instant) -> Backlog {
         let mut backlog = Backlog::new(7);
-        backlog.reopen(3, &tick(0), ignore());
+        backlog.reopen(3, tick(0), ignore());
         assert_eq!(decode(&backlog.next_packs(now).0).len(), 1);
         assert_eq!(backlog.applied(3, 0, now).map(|w| w.len()), Some(1));
         backlog
@@ -247,15 +281,15 @@ mod tests {
     }
 
     fn push(backlog: &mut Backlog, n: u64) {
-        assert!(backlog.push(&tick(n), ignore()).is_ok());
+        assert!(backlog.push(tick(n), ignore()).is_ok());
     }
 
     #[test]
     fn an_epoch_begins_with_a_pack_of_its_own() {
         let now = Instant::now();
         let mut backlog = Backlog::new(u64::MAX);
-        assert!(backlog.push(&tick(9), ignore()).is_err());
-        backlog.reopen(3, &tick(1), ignore());
+        assert!(backlog.push(tick(9), ignore()).is_err());
+        backlog.reopen(3, tick(1), ignore());
         push(&mut backlog, 2);
         let packs = decode(&backlog.next_packs(now).0);
         assert_eq!(
@@ -288,12 +322,67 @@ mod tests {
         let large =
             postcard::to_stdvec(&Command::RouteAdd { filter: "x".repeat(100_000).into() }).expect("encodes");
         push(&mut backlog, 1);
-        assert!(backlog.push(&large, ignore()).is_ok());
+        assert!(backlog.push(large, ignore()).is_ok());
         push(&mut backlog, 2);
         let first = decode(&backlog.next_packs(now).0);
         assert_eq!(first.iter().map(|p| p.commands.len()).collect::<Vec<_>>(), [1, 1]);
         backlog.applied(3, 1, now);
         assert_eq!(decode(&backlog.next_packs(now).0)[0].commands, [Command::Tick { elapsed_ms: 2 }]);
+    }
+
+    #[test]
+    fn a_huge_command_goes_in_parts_and_in_its_place() {
+        let now = Instant::now();
+        let mut backlog = opened(now);
+        let huge = Command::RouteAdd { filter: "x".repeat(3 * MAX_PART_BYTES).into() };
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = done.clone();
+        let waiter: Done = Box::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        push(&mut backlog, 1);
+        assert!(backlog.push(postcard::to_stdvec(&huge).expect("encodes"), waiter).is_ok());
+        push(&mut backlog, 2);
+        let (mut whole, mut ticks, mut seq) = (Vec::new(), Vec::new(), 1);
+        loop {
+            let packs = backlog.next_packs(now + LINGER).0;
+            if packs.is_empty() {
+                break;
+            }
+            assert!(packs.len() <= WINDOW && packs.iter().all(|p| p.len() < MAX_PART_BYTES + 100));
+            for pack in decode(&packs) {
+                assert_eq!(pack.seq, seq);
+                match &pack.commands[..] {
+                    [Command::Part { bytes, last }] => {
+                        assert_eq!((ticks.as_slice(), done.load(Ordering::Relaxed)), ([1].as_slice(), 0));
+                        whole.extend_from_slice(bytes);
+                        assert_eq!(*last, whole.len() > 3 * MAX_PART_BYTES);
+                    }
+                    [Command::Tick { elapsed_ms }] => ticks.push(*elapsed_ms),
+                    other => panic!("{other:?}"),
+                }
+                for waiter in backlog.applied(3, seq, now).expect("the oldest") {
+                    waiter(Err(super::super::Abandoned));
+                }
+                seq += 1;
+            }
+        }
+        assert_eq!(postcard::from_bytes(&whole), Ok(huge));
+        assert_eq!((ticks.as_slice(), done.load(Ordering::Relaxed)), ([1, 2].as_slice(), 1));
+        assert_eq!((backlog.commands, backlog.bytes), (0, 0));
+    }
+
+    #[test]
+    fn only_what_waits_behind_the_command_being_sent_is_congestion() {
+        let now = Instant::now();
+        let mut backlog = opened(now);
+        let huge = vec![0; MAX_WAITING_BYTES + 1];
+        assert!(backlog.push(huge.clone(), ignore()).is_ok());
+        assert!(!backlog.is_congested());
+        backlog.next_packs(now);
+        assert!(!backlog.is_congested());
+        assert!(backlog.push(huge, ignore()).is_ok());
+        assert!(backlog.is_congested());
     }
 
     #[test]
@@ -344,10 +433,10 @@ mod tests {
                 assert!(r.is_err());
                 abandoned.fetch_add(1, Ordering::Relaxed);
             });
-            assert!(backlog.push(&tick(n), done).is_ok());
+            assert!(backlog.push(tick(n), done).is_ok());
         }
         backlog.next_packs(now);
-        for done in backlog.reopen(4, &tick(0), ignore()) {
+        for done in backlog.reopen(4, tick(0), ignore()) {
             done(Err(super::super::Abandoned));
         }
         assert_eq!(abandoned.load(Ordering::Relaxed), 600);

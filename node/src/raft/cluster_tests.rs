@@ -15,7 +15,7 @@ use super::*;
 use crate::peer::{
     self, Channels, ClusterId, Connector, Identity, JoinError, JoinToken, Member, Secret, Verifier,
 };
-use crate::state::{Command, Epoch, LogIndex, NodeId, NodeInfo, Outcome, Pack};
+use crate::state::{Command, Epoch, LogIndex, NodeId, NodeInfo, Outcome, Pack, PackError};
 use crate::store::{LogStore, MemoryDisk, MemorySync};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,12 +32,12 @@ struct State {
 }
 
 impl Replica for Ticks {
-    fn apply(&self, _: LogIndex, _: u64, pack: Pack) -> Option<Vec<Outcome>> {
+    fn apply(&self, _: LogIndex, _: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError> {
         let mut state = self.0.lock();
         let (epoch, next) = state.origins.get(&pack.origin).copied().unwrap_or_default();
         let opens = pack.seq == 0 && pack.epoch > epoch;
         if !opens && (pack.epoch != epoch || pack.seq != next) {
-            return None;
+            return Ok(None);
         }
         state.origins.insert(pack.origin, (pack.epoch, pack.seq + 1));
         for command in &pack.commands {
@@ -47,7 +47,7 @@ impl Replica for Ticks {
                 _ => {}
             }
         }
-        Some(vec![Outcome::Ok; pack.commands.len()])
+        Ok(Some(vec![Outcome::Ok; pack.commands.len()]))
     }
 
     fn flush(&self) {}

@@ -15,7 +15,7 @@ use super::codec::{LogId, SnapshotMeta, StoredMembership};
 use super::snapshot::{Finished, Snapshots, off_runtime, with_reader};
 use super::types::{Packed, SnapshotData, TypeConfig};
 use super::{Replica, SnapshotView};
-use crate::state::{At, Outcome, Pack};
+use crate::state::{At, Outcome, Pack, PackError};
 use crate::store::OpenError;
 
 /// Told of every pack after it was applied: where, its sequence, and its outcomes (`None`: it
@@ -61,15 +61,16 @@ impl Machine {
 
     /// Returns how many commands there were.
     fn apply_pack(&self, log_id: LogId, packed: &Packed) -> io::Result<usize> {
-        let pack = Pack::decode(&packed.0).map_err(|error| {
-            // To go on without it would make this node's state another one than the cluster's.
+        // To go on without it would make this node's state another one than the cluster's.
+        let unknown = |error: PackError| {
             let why =
                 format!("cannot decode the committed entry {log_id}: {error}; is a newer version running?");
             io::Error::new(io::ErrorKind::InvalidData, why)
-        })?;
+        };
+        let pack = Pack::decode(&packed.0).map_err(unknown)?;
         let at = At { index: log_id.index, origin: pack.origin, epoch: pack.epoch };
         let (seq, commands) = (pack.seq, pack.commands.len());
-        let outcomes = self.replica.apply(log_id.index, log_id.leader_id.term, pack);
+        let outcomes = self.replica.apply(log_id.index, log_id.leader_id.term, pack).map_err(unknown)?;
         if let Some(observer) = &self.observer {
             observer(at, seq, outcomes);
         }

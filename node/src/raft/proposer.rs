@@ -73,7 +73,7 @@ impl Proposer {
         });
         match postcard::to_stdvec(&Command::NodeUp { info }) {
             Ok(first) => {
-                let abandoned = self.0.backlog.lock().reopen(epoch, &first, done);
+                let abandoned = self.0.backlog.lock().reopen(epoch, first, done);
                 abandon(abandoned);
                 self.0.wake.notify_one();
             }
@@ -220,7 +220,7 @@ impl Propose for Proposer {
                 return done(Err(Abandoned));
             }
         };
-        let pushed = self.0.backlog.lock().push(&encoded, done);
+        let pushed = self.0.backlog.lock().push(encoded, done);
         match pushed {
             Ok(true) => self.0.wake.notify_one(),
             Ok(false) => {}

@@ -2,13 +2,16 @@
 
 use std::io;
 
-use crate::state::{At, Command, LogIndex, Outcome, Pack};
+use crate::state::{At, Command, LogIndex, Outcome, Pack, PackError};
 
 /// The replicated state behind the log. Called from one thread, in log order.
 pub trait Replica: Send + Sync + 'static {
     /// Applies the pack committed at `index` in `term` and carries out its local effects. `None`: the pack
     /// was a duplicate, out of sequence or of an ended epoch, and changed nothing.
-    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Option<Vec<Outcome>>;
+    ///
+    /// # Errors
+    /// The pack is of a newer version than this node, which must stop.
+    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError>;
 
     /// After each batch of applied entries: what was appended to outboxes is written.
     fn flush(&self);

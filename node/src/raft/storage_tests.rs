@@ -27,7 +27,7 @@ use super::codec::{Entry, LogId, Vote};
 use super::log::MAX_APPEND_BYTES;
 use super::types::{Packed, PeerNode, SnapshotData, TypeConfig};
 use super::{Machine, Observer, RaftLog, Replica, SnapshotView, Snapshots, snapshot};
-use crate::state::{At, Command, LogIndex, Outcome, Pack};
+use crate::state::{At, Command, LogIndex, Outcome, Pack, PackError};
 use crate::store::{LogOptions, LogStore, MemoryDisk, MemorySync};
 
 /// Remembers what it was told; rejects packs of sequence 13.
@@ -46,16 +46,16 @@ impl SnapshotView for View {
 }
 
 impl Replica for Recorder {
-    fn apply(&self, _index: LogIndex, _term: u64, pack: Pack) -> Option<Vec<Outcome>> {
+    fn apply(&self, _index: LogIndex, _term: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError> {
         if pack.seq == 13 {
-            return None;
+            return Ok(None);
         }
         let elapsed = pack.commands.iter().map(|command| match command {
             Command::Tick { elapsed_ms } => *elapsed_ms,
             other => panic!("{other:?}"),
         });
         self.elapsed.lock().extend(elapsed);
-        Some(vec![Outcome::Ok; pack.commands.len()])
+        Ok(Some(vec![Outcome::Ok; pack.commands.len()]))
     }
 
     fn flush(&self) {

@@ -111,6 +111,11 @@ impl Collector for NodeCollector {
                 forward.congested,
             ),
         ];
+        let counters = counters.into_iter().chain([(
+            "retained_refused",
+            "Publishes not retained, because of the limits, since this node started",
+            counts.retained_refused,
+        )]);
         for (name, help, value) in counters {
             counter(&mut encoder, name, help, value)?;
         }

@@ -49,6 +49,7 @@ pub fn describe(
         name: config.node_name(),
         api_addr: shown(api.local_addr().map_err(StartError::Runtime)?),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        limits: (&config.limits).into(),
         ..NodeInfo::default()
     };
     for bound in mqtt.iter().filter(|bound| bound.acceptor().is_none()) {

@@ -239,7 +239,8 @@ impl Conn {
 
     pub(super) fn is_overloaded(&self, out: &Outbound) -> bool {
         let limits = self.limits();
-        if out.len() > 4 * limits.outbox_max_bytes as usize {
+        // A single message may exceed the outbox's bound by itself.
+        if out.len() > 4 * limits.outbox_max_bytes as usize + limits.packet_max_bytes as usize {
             return true;
         }
         let Some(receiving) = out.cold.as_ref().and_then(|cold| cold.receiving.as_ref()) else {

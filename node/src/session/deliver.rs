@@ -509,7 +509,7 @@ fn send_or_queue(
             retain: delivery.retain,
         };
         let bytes = sending.waiting_bytes + waiting.size_bytes();
-        if bytes > limits.queue_max_bytes as usize {
+        if bytes > limits.queue_max_bytes as usize && !sending.waiting.is_empty() {
             return Err(Metric::DroppedQueueFull);
         }
         sending.waiting_bytes = bytes;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use self::authentication::{Authentication, TOO_EARLY};
 use super::acks::Receive;
 use super::deliver::ClientAck;
-use super::{Conn, ConnectRequest, Ended, Metric, SubscribeItem, WillRequest, pool};
+use super::{Conn, ConnectRequest, Ended, Metric, SubscribeItem, WillRequest, admission, pool};
 use crate::mqtt::{
     self, Ack, Connect, DecodeError, Disconnect, Packet, Publication, Publish, QoS, ReasonCode, Subscribe,
     Unsubscribe, Version, encode, topic,
@@ -18,6 +18,9 @@ use crate::state::{DeliveryStep, QueueSeq};
 
 /// A connection is looked at this often even if nothing is due, to free what it does not need.
 const IDLE_CHECK_MS: u64 = 60_000;
+/// So many bytes of a packet that is not whole yet show that the client is alive: it can send
+/// nothing else while it sends a large one.
+const SIGN_OF_LIFE_BYTES: usize = 1_000;
 
 /// What the front end does next with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,7 @@ impl Inbound {
         let mut rest = bytes;
         while !self.partial.is_empty() && self.goes_on() {
             if !self.complete_first(conn, &mut rest, &mut batch) {
+                self.note_life(bytes, now_ms);
                 return self.settle(conn, batch);
             }
             let mut partial = std::mem::take(&mut self.partial);
@@ -144,7 +148,14 @@ impl Inbound {
         if self.holds_what_is_too_early() {
             self.fail(conn, TOO_EARLY, &mut batch);
         }
+        self.note_life(bytes, now_ms);
         self.settle(conn, batch)
+    }
+
+    fn note_life(&mut self, bytes: &[u8], now_ms: u64) {
+        if self.phase == Phase::Open && !self.stalled && bytes.len() >= SIGN_OF_LIFE_BYTES {
+            self.since_ms = now_ms;
+        }
     }
 
     /// Called after a wake-up: goes on with what was held up.
@@ -373,7 +384,10 @@ impl Inbound {
         let result = if self.phase == Phase::Challenged && !mqtt::may_precede_connack(bytes[0]) {
             Err(TOO_EARLY)
         } else {
-            mqtt::decode(bytes, version).and_then(|packet| self.dispatch(conn, packet, bytes, batch))
+            mqtt::decode(bytes, version).and_then(|packet| {
+                admission::check(&packet, conn.limits())?;
+                self.dispatch(conn, packet, bytes, batch)
+            })
         };
         if let Err(fault) = result {
             self.fail(conn, fault, batch);
@@ -415,8 +429,7 @@ impl Inbound {
             }
             Packet::Unsubscribe(unsubscribe) => {
                 self.subscribing |= conn.is_persistent();
-                unsubscribe_from(conn, &unsubscribe, batch);
-                Ok(())
+                unsubscribe_from(conn, &unsubscribe, batch)
             }
             Packet::Disconnect(disconnect) => self.disconnect(conn, &disconnect),
             Packet::Connect(connect) if self.phase == Phase::Fresh => {
@@ -447,9 +460,6 @@ impl Inbound {
         };
         if connect.client_id.is_empty() && !may_be_empty {
             return Err(refusal(ReasonCode::ClientIdentifierNotValid, "an empty client id"));
-        }
-        if connect.client_id.len() > usize::from(limits.client_id_max_bytes) {
-            return Err(refusal(ReasonCode::ClientIdentifierNotValid, "a client id that is too long"));
         }
         if connect.will.is_some_and(|will| topic::is_servers(will.topic)) {
             return Err(refusal(ReasonCode::NotAuthorized, "a will for a topic of the server's own"));
@@ -527,10 +537,7 @@ impl Inbound {
                 _ => return Err(DecodeError::protocol("a topic alias that was not defined")),
             },
         };
-        let levels_max = usize::from(limits.topic_levels_max);
-        if topic.len() > levels_max && topic::level_count(topic) > levels_max {
-            return Err(DecodeError::new(ReasonCode::TopicNameInvalid, "more topic levels than allowed"));
-        }
+        admission::check_topic(topic, limits)?;
         let ticket = match publish.qos {
             QoS::AtMostOnce => None,
             qos => match conn.receive(publish.packet_id, qos == QoS::ExactlyOnce) {
@@ -620,11 +627,30 @@ fn subscribe_to(conn: &Arc<Conn>, subscribe: &Subscribe<'_>, batch: &mut Batch) 
         .map(|item| SubscribeItem { filter: item.filter, options: item.options })
         .collect();
     batch.check_stall |= conn.expect_subscription();
+    if items.len() > usize::from(conn.limits().filters_max) {
+        return conn.subscribed(subscribe.packet_id, &vec![ReasonCode::QuotaExceeded; items.len()]);
+    }
     conn.context().service.subscribe(conn, subscribe.packet_id, subscribe.subscription_id, &items);
 }
 
-fn unsubscribe_from(conn: &Arc<Conn>, unsubscribe: &Unsubscribe<'_>, batch: &mut Batch) {
+fn unsubscribe_from(
+    conn: &Arc<Conn>,
+    unsubscribe: &Unsubscribe<'_>,
+    batch: &mut Batch,
+) -> Result<(), DecodeError> {
     let filters: SmallVec<[&str; 4]> = unsubscribe.filters.iter().collect();
+    let too_many = filters.len() > usize::from(conn.limits().filters_max);
+    if too_many && conn.version() != Version::V5 {
+        // UNSUBACK of 3.x cannot say no.
+        return Err(DecodeError::new(ReasonCode::QuotaExceeded, "more filters than allowed"));
+    }
     batch.check_stall |= conn.expect_subscription();
-    conn.context().service.unsubscribe(conn, unsubscribe.packet_id, &filters);
+    if too_many {
+        // UNSUBACK has no code for a quota.
+        let codes = vec![ReasonCode::ImplementationSpecificError; filters.len()];
+        conn.unsubscribed(unsubscribe.packet_id, &codes);
+    } else {
+        conn.context().service.unsubscribe(conn, unsubscribe.packet_id, &filters);
+    }
+    Ok(())
 }

@@ -9,6 +9,19 @@ pub struct Limits {
     pub packet_max_bytes: u32,
     /// Levels of a topic name or filter.
     pub topic_levels_max: u16,
+    /// Longest topic name or filter (`$share/group/` included), bytes.
+    pub topic_max_bytes: u16,
+    /// User properties of one packet; those of a will count with its CONNECT's.
+    pub user_properties_max: u16,
+    /// Their bytes as they are sent: identifiers and lengths included.
+    pub user_properties_max_bytes: u32,
+    /// Filters of one SUBSCRIBE or UNSUBSCRIBE.
+    pub filters_max: u16,
+    /// Subscriptions of one clean session. Those of a persistent one are bounded where they are
+    /// kept, see [`NodeLimits`](crate::state::limits::NodeLimits).
+    pub subscriptions_max: u32,
+    /// Payload of a will, bytes.
+    pub will_max_bytes: u16,
     /// Longest client id, bytes.
     pub client_id_max_bytes: u16,
     /// QoS 1 and 2 publishes a client may have unacknowledged; announced as Receive Maximum. A
@@ -26,10 +39,10 @@ pub struct Limits {
     pub inflight_max: u16,
     /// QoS 1 and 2 deliveries waiting for room in a clean session's window.
     pub queue_max: u32,
-    /// Bytes held by the messages of that queue.
+    /// Bytes held by the messages of that queue, unless there is only one.
     pub queue_max_bytes: u32,
-    /// Unsent bytes above which QoS 0 is dropped and QoS 1 and 2 wait. Above four times this,
-    /// which only a client's own requests can cause, the client is not read.
+    /// Unsent bytes above which QoS 0 is dropped and QoS 1 and 2 wait. A packet more than four
+    /// times this, which only a client's own requests can cause, and the client is not read.
     pub outbox_max_bytes: u32,
     /// Keep Alive granted at most, seconds; above it a 5.0 client is told the Server Keep Alive.
     /// `u16::MAX`: whatever the client asks for, none included.
@@ -58,6 +71,12 @@ impl Default for Limits {
         Self {
             packet_max_bytes: 1 << 20,
             topic_levels_max: 128,
+            topic_max_bytes: u16::MAX,
+            user_properties_max: 1024,
+            user_properties_max_bytes: 1 << 20,
+            filters_max: 10_000,
+            subscriptions_max: 100_000,
+            will_max_bytes: u16::MAX,
             client_id_max_bytes: 1024,
             receive_maximum: 1024,
             requests_max: 64,

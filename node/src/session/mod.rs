@@ -2,6 +2,7 @@
 //! bytes in its outbox. No I/O, no async, no clock: bytes and time come in as arguments.
 
 mod acks;
+mod admission;
 mod aliases;
 mod conn;
 mod counters;

@@ -7,7 +7,7 @@ use super::{Command, Epoch, NodeId, Pack};
 /// First byte of an encoded pack.
 const VERSION: u8 = 1;
 /// How many kinds of [`Command`] this build knows.
-const COMMAND_KINDS: u32 = 14;
+const COMMAND_KINDS: u32 = 15;
 
 /// Why bytes are not a pack.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,8 @@ pub enum PackError {
     Damaged(#[from] postcard::Error),
     #[error("the pack is damaged: {0} bytes follow its end")]
     TrailingBytes(usize),
+    #[error("the pack is damaged: a command in parts is itself a part")]
+    NestedParts,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,11 +60,7 @@ impl Pack {
         // A command takes at least a byte: a damaged count must not reserve more than that.
         let mut commands = Vec::with_capacity((header.commands as usize).min(rest.len()).min(512));
         for _ in 0..header.commands {
-            let (kind, _) = postcard::take_from_bytes::<u32>(rest)?;
-            if kind >= COMMAND_KINDS {
-                return Err(PackError::UnknownCommand(kind));
-            }
-            let (command, after): (Command, _) = postcard::take_from_bytes(rest)?;
+            let (command, after) = Command::take(rest)?;
             commands.push(command);
             rest = after;
         }
@@ -70,6 +68,29 @@ impl Pack {
             return Err(PackError::TrailingBytes(rest.len()));
         }
         Ok(Self { origin: header.origin, epoch: header.epoch, seq: header.seq, commands })
+    }
+}
+
+impl Command {
+    /// The command at the start of `bytes`, and what follows it.
+    fn take(bytes: &[u8]) -> Result<(Self, &[u8]), PackError> {
+        let (kind, _) = postcard::take_from_bytes::<u32>(bytes)?;
+        if kind >= COMMAND_KINDS {
+            return Err(PackError::UnknownCommand(kind));
+        }
+        Ok(postcard::take_from_bytes(bytes)?)
+    }
+
+    /// The one command that `bytes`, put together from [`Command::Part`]s, encode.
+    ///
+    /// # Errors
+    /// See [`PackError`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, PackError> {
+        match Self::take(bytes)? {
+            (Self::Part { .. }, _) => Err(PackError::NestedParts),
+            (command, []) => Ok(command),
+            (_, rest) => Err(PackError::TrailingBytes(rest.len())),
+        }
     }
 }
 
@@ -92,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_last_kind_of_command_is_known() {
-        let last = Command::Farewell;
+        let last = Command::Part { bytes: bytes::Bytes::new(), last: true };
         let bytes = postcard::to_stdvec(&last).expect("encodable");
         assert_eq!(u32::from(bytes[0]) + 1, COMMAND_KINDS);
     }

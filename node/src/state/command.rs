@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::limits::NodeLimits;
 use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq};
 use crate::mqtt::{Message, QoS, SubOptions};
 
@@ -29,6 +31,7 @@ pub struct NodeInfo {
     pub mqtt_addr: String,
     pub ws_addr: String,
     pub version: String,
+    pub limits: NodeLimits,
 }
 
 /// A will as the client gave it, kept by the cluster so that any node can fire it.
@@ -125,6 +128,9 @@ pub enum Command {
         message: Arc<Message>,
         /// Set for QoS 2 of a persistent session: its incarnation and packet id.
         exactly_once: Option<(Incarnation, u16)>,
+        /// The publisher can be told that a retained message would exceed the limits: it is then
+        /// refused, instead of being delivered and not kept.
+        or_refuse: bool,
     },
     /// PUBREL of a persistent session's QoS 2 publish.
     Forget {
@@ -146,6 +152,14 @@ pub enum Command {
     },
     /// The origin ends its own life: a planned stop, for which nobody has to wait out a lease.
     Farewell,
+    /// A piece of an encoded command that is too large for one entry: the log, the messages between
+    /// the nodes and the time that one of them takes stay bounded. The pieces of an origin follow
+    /// each other; the `last` one carries the command out.
+    Part {
+        #[serde(with = "crate::mqtt::raw")]
+        bytes: Bytes,
+        last: bool,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -170,9 +184,9 @@ pub enum Outcome {
         incarnation: Incarnation,
         session_present: bool,
     },
-    /// Of `Subscribe`: per subscription, whether it is new to the session.
+    /// Of `Subscribe`: what became of each subscription.
     Subscribed {
-        new: Vec<bool>,
+        added: Vec<Added>,
     },
     /// Of `Unsubscribe`: per filter, whether it existed.
     Unsubscribed {
@@ -187,8 +201,20 @@ pub enum Outcome {
     Forgotten {
         known: bool,
     },
+    /// Of `Publish`: one more retained message would exceed the limits; nothing was done.
+    Refused,
     /// The client id has a newer owner; the sender must close its connection.
     Stale,
+}
+
+/// What became of one subscription of a `Subscribe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    New,
+    /// The session had one to the same filter [MQTT-3.8.4-3].
+    Replaced,
+    /// The session has as many as it may.
+    Refused,
 }
 
 /// What a command wants done outside the state. Every node computes every effect and carries out

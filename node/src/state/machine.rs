@@ -1,13 +1,17 @@
 //! The replicated state machine: which packs count, and which module carries out which command.
 
-use super::limits::RETAINED_EXPIRED_PER_TICK;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::limits::{NodeLimits, RETAINED_EXPIRED_PER_TICK};
 use super::nodes::{Accepted, LifeId, Nodes};
 use super::retained::Retained;
 use super::routes::Routes;
 use super::sessions::Sessions;
 use super::shared::Shared;
 use super::subscribers::SubscriberIndex;
-use super::{Command, Effect, Incarnation, LogIndex, Outcome, Pack};
+use super::{Command, Effect, Epoch, Incarnation, LogIndex, NodeId, Outcome, Pack, PackError};
 use crate::topic::split_shared;
 
 /// Bits of an incarnation that count the commands of one log entry.
@@ -27,6 +31,10 @@ pub struct State {
     pub(super) subscribers: SubscriberIndex,
     pub(super) sessions: Sessions,
     pub(super) retained: Retained,
+    /// Of lives that are up: the parts of a command that is not whole yet.
+    pub(super) parts: BTreeMap<LifeId, Vec<Bytes>>,
+    /// What the origin of the pack being applied may make the cluster keep.
+    pub(super) allowed: NodeLimits,
 }
 
 /// Where the command being applied comes from.
@@ -52,35 +60,71 @@ impl State {
     ///
     /// `None`: the pack was a duplicate, out of sequence or of an epoch that is not up, and
     /// changed nothing.
+    ///
+    /// # Errors
+    /// A command that came in parts is not one that this node knows; the state must not be used
+    /// any more.
     pub fn apply(
         &mut self,
         index: LogIndex,
         term: u64,
         pack: &Pack,
         effects: &mut Vec<Effect>,
-    ) -> Option<Vec<Outcome>> {
-        let life = match self.nodes.accept(pack)? {
-            Accepted::Opens => self.node_up(pack, effects)?,
-            Accepted::Continues(life) => life,
+    ) -> Result<Option<Vec<Outcome>>, PackError> {
+        let life = match self.nodes.accept(pack) {
+            None => return Ok(None),
+            Some(Accepted::Opens) => self.node_up(pack, effects),
+            Some(Accepted::Continues(life)) => Some(life),
         };
+        let Some(life) = life else { return Ok(None) };
         self.nodes.advance(pack.origin);
+        self.allowed = self.nodes.limits(pack.origin);
         let outcomes = pack.commands.iter().enumerate().map(|(position, command)| {
             let cause = Cause { index, term, position, life };
             // A pack may end its own origin's life; what follows is then void.
             match self.nodes.up(life) {
-                Some(up) if up == (pack.origin, pack.epoch) => self.command(cause, command, effects),
-                _ => Outcome::Stale,
+                Some(up) if up == (pack.origin, pack.epoch) => match command {
+                    Command::Part { bytes, last } => self.part(cause, bytes, *last, effects),
+                    command => Ok(self.command(cause, command, effects)),
+                },
+                _ => Ok(Outcome::Stale),
             }
         });
-        Some(outcomes.collect())
+        outcomes.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// `Command::Part`.
+    fn part(
+        &mut self,
+        cause: Cause,
+        bytes: &Bytes,
+        last: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Outcome, PackError> {
+        let parts = self.parts.entry(cause.life).or_default();
+        parts.push(bytes.clone());
+        if !last {
+            return Ok(Outcome::Ok);
+        }
+        let whole = parts.concat();
+        self.parts.remove(&cause.life);
+        let command = Command::decode(&whole)?;
+        drop(whole);
+        Ok(self.command(cause, &command, effects))
+    }
+
+    /// Ends the node's present life if it is `epoch` (any, if `None`).
+    fn node_down(&mut self, node: NodeId, epoch: Option<Epoch>, effects: &mut Vec<Effect>) {
+        if let Some(epoch) = self.nodes.down(node, epoch, self.clock_ms) {
+            self.parts.retain(|life, _| self.nodes.is_up(*life));
+            effects.push(Effect::NodeDown { node, epoch });
+        }
     }
 
     fn node_up(&mut self, pack: &Pack, effects: &mut Vec<Effect>) -> Option<LifeId> {
         let Some(Command::NodeUp { info }) = pack.commands.first() else { return None };
         let node = pack.origin;
-        if let Some(epoch) = self.nodes.down(node, None, self.clock_ms) {
-            effects.push(Effect::NodeDown { node, epoch });
-        }
+        self.node_down(node, None, effects);
         let life = self.nodes.open(node, pack.epoch, info.clone());
         effects.push(Effect::NodeUp { node, epoch: pack.epoch, info: info.clone() });
         Some(life)
@@ -88,19 +132,17 @@ impl State {
 
     fn command(&mut self, cause: Cause, command: &Command, effects: &mut Vec<Effect>) -> Outcome {
         match command {
-            // The pack filter has opened the epoch; anywhere else it means nothing.
-            Command::NodeUp { .. } => Outcome::Ok,
+            // The pack filter has opened the epoch, and put parts together; anywhere else they mean
+            // nothing.
+            Command::NodeUp { .. } | Command::Part { .. } => Outcome::Ok,
             Command::NodeDown { term, .. } if *term != cause.term => Outcome::Stale,
             Command::NodeDown { node, epoch, .. } => {
-                if let Some(epoch) = self.nodes.down(*node, Some(*epoch), self.clock_ms) {
-                    effects.push(Effect::NodeDown { node: *node, epoch });
-                }
+                self.node_down(*node, Some(*epoch), effects);
                 Outcome::Ok
             }
             Command::Farewell => {
                 if let Some((node, epoch)) = self.nodes.up(cause.life) {
-                    self.nodes.down(node, Some(epoch), self.clock_ms);
-                    effects.push(Effect::NodeDown { node, epoch });
+                    self.node_down(node, Some(epoch), effects);
                 }
                 Outcome::Ok
             }
@@ -127,8 +169,8 @@ impl State {
             Command::Unsubscribe { client, incarnation, filters } => {
                 self.unsubscribe(client, *incarnation, filters)
             }
-            Command::Publish { message, exactly_once } => {
-                self.logged_publish(message, *exactly_once, effects)
+            Command::Publish { message, exactly_once, or_refuse } => {
+                self.logged_publish(message, *exactly_once, *or_refuse, effects)
             }
             Command::Forget { client, incarnation, packet_id } => {
                 match self.sessions.current_mut(client, *incarnation) {

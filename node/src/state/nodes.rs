@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::NodeLimits;
 use super::{Command, Epoch, NodeId, NodeInfo, Pack};
 
 /// Short name of one life (node, epoch) of a node; reused only when nothing refers to it.
@@ -72,6 +73,11 @@ impl Nodes {
         let node = node?;
         let next = node.epoch == pack.epoch && node.next_seq == pack.seq;
         node.life.filter(|_| next).map(Accepted::Continues)
+    }
+
+    /// What the node's newest life allows its clients.
+    pub(super) fn limits(&self, node: NodeId) -> NodeLimits {
+        self.nodes.get(&node).map_or_else(NodeLimits::default, |n| n.info.limits)
     }
 
     /// Notes that the origin's next pack was taken.

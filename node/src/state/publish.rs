@@ -22,25 +22,33 @@ impl State {
         &mut self,
         message: &Arc<Message>,
         exactly_once: Option<(Incarnation, u16)>,
+        or_refuse: bool,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
+        let refused = or_refuse && message.retain && !self.retained.has_room(message, &self.allowed);
         if let Some((incarnation, packet_id)) = exactly_once {
             let Some(session) = self.sessions.current_mut(&message.publisher, incarnation) else {
                 return Outcome::Stale;
             };
-            if !session.received.insert(packet_id) {
+            if session.received.contains(&packet_id) {
                 return Outcome::Published { matched: 0, duplicate: true };
             }
+            if !refused {
+                session.received.insert(packet_id);
+            }
+        }
+        if refused {
+            return Outcome::Refused;
         }
         let matched = self.publish(message, effects);
         Outcome::Published { matched, duplicate: false }
     }
 
-    /// Stores the message if retained, queues it for every persistent session it reaches, and
+    /// Stores the message if retained and within the limits, queues it for every persistent session it reaches, and
     /// has the nodes deliver it to all others. Returns the number of sessions that queued it.
     pub(super) fn publish(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
         if message.retain {
-            self.retained.set(message);
+            self.retained.publish(message, &self.allowed);
         }
         effects.push(Effect::Deliver { message: Arc::clone(message) });
         let mut matched = 0;

@@ -86,6 +86,8 @@ pub struct Counts {
     pub persistent_sessions: usize,
     pub retained_messages: usize,
     pub retained_bytes: usize,
+    /// Publishes that this node, since its start, saw not retained because of the limits.
+    pub retained_refused: u64,
     /// Filters with a clean subscriber anywhere.
     pub routes: usize,
 }
@@ -310,6 +312,7 @@ impl State {
             persistent_sessions: self.sessions.persistent(),
             retained_messages: self.retained.len(),
             retained_bytes: self.retained.bytes(),
+            retained_refused: self.retained.refused(),
             routes: self.routes.len(),
         }
     }

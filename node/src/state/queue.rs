@@ -112,11 +112,12 @@ impl Queue {
         self.dropped
     }
 
-    /// Appends, and drops the oldest of what waits if the limits are exceeded.
+    /// Appends, and drops the oldest of what waits if the limits are exceeded; never what was
+    /// just appended, so that a message larger than the limit has its turn.
     pub(super) fn push(&mut self, entry: Entry, clock_ms: u64) {
         self.bytes += entry.message.size_bytes();
         self.waiting.push_back(entry);
-        while self.len() > QUEUE_MESSAGES_MAX || self.bytes > QUEUE_BYTES_MAX {
+        while self.waiting.len() > 1 && (self.len() > QUEUE_MESSAGES_MAX || self.bytes > QUEUE_BYTES_MAX) {
             let Some(oldest) = self.waiting.pop_front() else { break };
             self.bytes -= oldest.message.size_bytes();
             self.dropped += u64::from(!oldest.is_expired(clock_ms));

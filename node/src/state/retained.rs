@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::cow::CowMap;
+use super::limits::NodeLimits;
 use super::queue::is_expired;
 use crate::mqtt::Message;
 use crate::topic::is_wildcard;
@@ -18,10 +19,40 @@ pub(super) struct Retained {
     /// Of messages that expire: when, and which topic.
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
+    /// Publishes that were not retained because of the limits. Not in snapshots.
+    refused: u64,
 }
 
 impl Retained {
-    /// A publish with RETAIN: an empty payload clears the topic [MQTT-3.3.1-6].
+    /// Whether the message could be retained within the limits. One that clears its topic always
+    /// can, and one that replaces another without being larger.
+    pub(super) fn has_room(&self, message: &Message, limits: &NodeLimits) -> bool {
+        let size = message.size_bytes();
+        let (messages, freed) = match self.messages.get(&message.topic) {
+            Some(old) => (self.messages.len(), old.size_bytes()),
+            None => (self.messages.len() + 1, 0),
+        };
+        message.payload.is_empty()
+            || ((freed > 0 || messages <= limits.retained_messages as usize)
+                && (size <= freed || (self.bytes - freed + size) as u64 <= limits.retained_bytes))
+    }
+
+    /// A publish with RETAIN. Beyond the limits it leaves its topic without a retained message:
+    /// the one before it is out of date.
+    pub(super) fn publish(&mut self, message: &Arc<Message>, limits: &NodeLimits) {
+        if self.has_room(message, limits) {
+            self.set(message);
+        } else {
+            self.refused += 1;
+            self.remove(&message.topic);
+        }
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Keeps the message; an empty payload clears the topic [MQTT-3.3.1-6].
     pub(super) fn set(&mut self, message: &Arc<Message>) {
         if message.payload.is_empty() {
             self.remove(&message.topic);

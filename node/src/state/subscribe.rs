@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::machine::State;
 use super::queue::{Entry, Extra};
 use super::subscribers::Sub;
-use super::{DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Subscription};
+use super::{Added, DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Subscription};
 use crate::mqtt::QoS;
 use crate::topic::split_shared;
 
@@ -19,17 +19,30 @@ impl State {
     ) -> Outcome {
         let Some(key) = self.sessions.key(client).map(Arc::clone) else { return Outcome::Stale };
         let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
-        // A subscription to the same filter replaces the earlier one [MQTT-3.8.4-3].
-        let new: Vec<bool> = subscriptions
+        let most = self.allowed.subscriptions_per_client as usize;
+        // A subscription to the same filter replaces the earlier one [MQTT-3.8.4-3], however many
+        // there are.
+        let added: Vec<Added> = subscriptions
             .iter()
-            .map(|s| session.subs.insert(s.filter.clone(), sub_of(s)).is_none())
+            .map(|s| {
+                if let Some(old) = session.subs.get_mut(&s.filter) {
+                    *old = sub_of(s);
+                    Added::Replaced
+                } else if session.subs.len() >= most {
+                    Added::Refused
+                } else {
+                    session.subs.insert(s.filter.clone(), sub_of(s));
+                    Added::New
+                }
+            })
             .collect();
-        for (subscription, is_new) in subscriptions.iter().zip(&new) {
+        for (subscription, added) in subscriptions.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
             self.link(&subscription.filter, &key, sub_of(subscription));
-            self.queue_retained(&key, &subscription.filter, sub_of(subscription), *is_new);
+            let is_new = *added == Added::New;
+            self.queue_retained(&key, &subscription.filter, sub_of(subscription), is_new);
         }
         self.wake(client, effects);
-        Outcome::Subscribed { new }
+        Outcome::Subscribed { added }
     }
 
     /// Queues the retained messages that a new subscription gets at QoS 1 or 2, in the order of

@@ -148,3 +148,22 @@ proptest! {
         prop_assert_eq!(values, model.into_keys().collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn the_deepest_filters_need_no_deep_stack() {
+    let deep = || {
+        let topic = "/".repeat(65_534);
+        let rest = format!("{}#", "/".repeat(65_534));
+        let plus = vec!["+"; 32_768].join("/");
+        let mut index = index_of(&[&topic, &rest, &plus]);
+        assert_eq!(matching(&index, &topic).len(), 2);
+        assert_eq!(matching(&index, &"/".repeat(32_767)), std::slice::from_ref(&plus));
+        assert!(filter_matches(&rest, &topic) && filter_matches(&topic, &topic));
+        for filter in [&topic, &rest, &plus] {
+            assert!(index.remove(filter).is_some());
+        }
+        assert!(matching(&index, &topic).is_empty());
+    };
+    let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(deep).expect("a thread");
+    thread.join().expect("no overflow");
+}

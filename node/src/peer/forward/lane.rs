@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rookery_proto::peer::lane_request::Part;
 use rookery_proto::peer::{LaneBatch, LaneHello, LaneRequest};
 
-use super::{Done, ForwardConfig, Frame, codec};
+use super::{CHUNK_BYTES, Done, ForwardConfig, Frame, codec};
 use crate::env;
 
 /// What a frame costs beside its bytes: its completion and its share of a batch.
@@ -37,6 +37,8 @@ struct State {
     /// Sent from the front up to `unsent`, to be sent from there on.
     sealed: VecDeque<Batch>,
     unsent: usize,
+    /// How many bytes of the first of those were sent on this stream.
+    chunked: usize,
     /// Sent on this stream and not acknowledged, bytes.
     in_flight: usize,
     next_seq: u64,
@@ -90,7 +92,7 @@ impl Lane {
                 return Err(Closed);
             }
             if state.open.frames > 0 && state.open.bytes.len() + len > self.batch_bytes {
-                state.seal();
+                state.seal(self.batch_bytes);
             }
             let seq = state.next_seq;
             state.next_seq += 1;
@@ -198,6 +200,7 @@ impl Lane {
             let sealed = std::mem::take(&mut state.sealed);
             let open = std::mem::take(&mut state.open);
             state.unsent = 0;
+            state.chunked = 0;
             state.in_flight = 0;
             let dones = sealed.into_iter().flat_map(|batch| batch.dones).chain(open.dones);
             (dones.map(|(_, done)| done).collect(), state.waker.take())
@@ -223,15 +226,25 @@ impl Lane {
         }
         if state.welcomed {
             if state.unsent == state.sealed.len() && state.open.frames > 0 {
-                state.seal();
+                state.seal(self.batch_bytes);
             }
             if let Some(batch) = state.sealed.get(state.unsent) {
-                let len = batch.bytes.len();
-                if state.in_flight == 0 || state.in_flight + len <= self.window_bytes {
-                    let batch = LaneBatch { first_seq: batch.first_seq, frames: batch.bytes.clone() };
-                    state.unsent += 1;
-                    state.in_flight += len;
-                    return Poll::Ready(Some(batch));
+                let (len, from) = (batch.bytes.len(), state.chunked);
+                if from > 0 || state.in_flight == 0 || state.in_flight + len <= self.window_bytes {
+                    let upto = len.min(from + CHUNK_BYTES);
+                    let chunk = LaneBatch {
+                        first_seq: batch.first_seq,
+                        frames: batch.bytes.slice(from..upto),
+                        missing: (len - upto) as u64,
+                    };
+                    if upto == len {
+                        state.unsent += 1;
+                        state.in_flight += len;
+                        state.chunked = 0;
+                    } else {
+                        state.chunked = upto;
+                    }
+                    return Poll::Ready(Some(chunk));
                 }
             }
         }
@@ -244,13 +257,18 @@ impl Lane {
 }
 
 impl State {
-    fn seal(&mut self) {
+    fn seal(&mut self, batch_bytes: usize) {
         let open = &mut self.open;
         let last_seq = self.next_seq - 1;
+        // What is left of a large frame's buffer would keep all of it alive.
+        let bytes = match open.bytes.len() > batch_bytes {
+            true => std::mem::take(&mut open.bytes),
+            false => open.bytes.split(),
+        };
         self.sealed.push_back(Batch {
             first_seq: last_seq + 1 - open.frames,
             last_seq,
-            bytes: open.bytes.split().freeze(),
+            bytes: bytes.freeze(),
             dones: std::mem::take(&mut open.dones),
         });
         open.frames = 0;
@@ -264,6 +282,7 @@ impl State {
         self.stream += 1;
         self.welcomed = false;
         self.unsent = 0;
+        self.chunked = 0;
         self.in_flight = 0;
         self.stream
     }

@@ -96,7 +96,7 @@ impl Link {
         let bound = if droppable { self.queue_qos0_bytes } else { self.queue_bytes };
         let charge = len + FRAME_OVERHEAD_BYTES;
         let before = self.used.fetch_add(charge, Ordering::Relaxed);
-        if before + charge > bound {
+        if before >= bound {
             self.used.fetch_sub(charge, Ordering::Relaxed);
             return if droppable { Ok(Taken::Dropped) } else { Err(SendError::Congested) };
         }

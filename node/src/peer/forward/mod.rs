@@ -86,8 +86,11 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Version of the encoding of frames; a receiver refuses a lane of another one.
 pub const WIRE_VERSION: u32 = 1;
-/// Largest encoded frame, bytes. Leaves room for what surrounds it in a message.
-pub const MAX_FRAME_BYTES: usize = super::MAX_MESSAGE_BYTES - (1 << 20);
+/// Largest encoded frame, bytes: the largest PUBLISH, and what a frame says beside it.
+pub const MAX_FRAME_BYTES: usize = (256 << 20) + (1 << 20);
+/// A batch, which is larger than configured only if it is a single large frame, travels in messages
+/// of at most so many bytes.
+const CHUNK_BYTES: usize = 256 << 10;
 /// Lanes that a receiver accepts from one sender.
 pub const MAX_LANES: u16 = 256;
 
@@ -102,10 +105,10 @@ pub struct ForwardConfig {
     /// stay well below the connection's window: a lane that a barrier holds must not block the
     /// snapshot that would let the barrier pass.
     pub window_bytes: usize,
-    /// What may wait for one node, acknowledgements included, bytes. Beyond it QoS 1 and 2 are
-    /// refused.
+    /// With so much waiting for one node, acknowledgements included, QoS 1 and 2 are refused,
+    /// bytes. A frame that is taken may itself be larger.
     pub queue_bytes: usize,
-    /// Beyond this much waiting, QoS 0 is dropped, bytes. Less than `queue_bytes`, so that a
+    /// With this much waiting, QoS 0 is dropped, bytes. Less than `queue_bytes`, so that a
     /// flood of QoS 0 cannot crowd out the rest.
     pub queue_qos0_bytes: usize,
     /// How long a stream may be down while the node still counts as reachable, milliseconds.

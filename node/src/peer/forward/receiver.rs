@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rookery_proto::peer::forward_server::{Forward, ForwardServer};
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::{MAX_LANES, Sink, WIRE_VERSION, codec};
+use super::{MAX_FRAME_BYTES, MAX_LANES, Sink, WIRE_VERSION, codec};
 use crate::env;
 use crate::peer::{MAX_MESSAGE_BYTES, PeerId};
 use crate::state::{Epoch, LogIndex, NodeId};
@@ -227,6 +228,7 @@ impl Forward for ForwardService {
             acks,
             service: self.clone(),
             unflushed: false,
+            gathered: Vec::new(),
         };
         env::spawn(run.run(requests));
         Ok(Response::new(Box::pin(WatchStream::new(acked).map(|taken| Ok(LaneAck { taken })))))
@@ -242,6 +244,8 @@ struct LaneRun {
     acks: watch::Sender<u64>,
     service: ForwardService,
     unflushed: bool,
+    /// The beginning of a batch that is not whole yet.
+    gathered: Vec<u8>,
 }
 
 /// The stream must not go on.
@@ -266,7 +270,11 @@ impl LaneRun {
                 Ok(Some(_)) => break Stop::Malformed,
                 Ok(None) | Err(_) => break Stop::Over,
             };
-            let taken = self.take(&batch).await;
+            let taken = match self.gather(&batch) {
+                Ok(None) => continue,
+                Ok(Some(frames)) => self.take(batch.first_seq, &frames).await,
+                Err(stop) => Err(stop),
+            };
             self.hand_over();
             if let Err(stop) = taken {
                 break stop;
@@ -280,10 +288,22 @@ impl LaneRun {
         }
     }
 
+    /// The frames of the batch, once it is whole.
+    fn gather(&mut self, chunk: &LaneBatch) -> Result<Option<Bytes>, Stop> {
+        if chunk.missing == 0 && self.gathered.is_empty() {
+            return Ok(Some(chunk.frames.clone()));
+        }
+        let so_far = (self.gathered.len() + chunk.frames.len()) as u64;
+        if so_far.saturating_add(chunk.missing) > MAX_FRAME_BYTES as u64 {
+            return Err(Stop::Malformed);
+        }
+        self.gathered.extend_from_slice(&chunk.frames);
+        Ok((chunk.missing == 0).then(|| std::mem::take(&mut self.gathered).into()))
+    }
+
     /// Delivers what an earlier stream has not.
-    async fn take(&mut self, batch: &LaneBatch) -> Result<(), Stop> {
-        let mut frames = &batch.frames[..];
-        let mut seq = batch.first_seq;
+    async fn take(&mut self, first_seq: u64, mut frames: &[u8]) -> Result<(), Stop> {
+        let mut seq = first_seq;
         while let Some(frame) = codec::decode(&mut frames).map_err(|_| Stop::Malformed)? {
             if seq > *self.taken {
                 if frame.barrier > *self.service.applied.borrow() {

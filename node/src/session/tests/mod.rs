@@ -3,6 +3,7 @@
 mod authenticating;
 mod connecting;
 mod delivering;
+mod limits;
 mod publishing;
 mod reading;
 mod writing;

@@ -38,7 +38,7 @@ fn a_full_outbox_drops_qos_0_and_delays_the_rest() {
 
 #[test]
 fn a_client_that_only_talks_is_not_listened_to() {
-    let limits = Limits { outbox_max_bytes: 100, ..Limits::default() };
+    let limits = Limits { outbox_max_bytes: 100, packet_max_bytes: 100, ..Limits::default() };
     let mut h = Harness::connected(Version::V311, limits, false);
     h.link.room.store(0, Ordering::Relaxed);
     let pings = [0xC0, 0].repeat(300);

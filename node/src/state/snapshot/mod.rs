@@ -9,6 +9,7 @@ mod write;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::LifeId;
@@ -33,6 +34,7 @@ mod kind {
     pub const RETAINED: u8 = 5;
     pub const CLAIM: u8 = 6;
     pub const TURN: u8 = 7;
+    pub const PART: u8 = 8;
     pub const END: u8 = 255;
 }
 
@@ -46,6 +48,14 @@ struct Meta {
 #[derive(Serialize, Deserialize)]
 struct End {
     items: u64,
+}
+
+/// A part of a command that is not whole yet.
+#[derive(Serialize, Deserialize)]
+struct PartItem {
+    life: LifeId,
+    #[serde(with = "crate::mqtt::raw")]
+    bytes: Bytes,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use super::super::queue::{Entry, Extra, Queue};
 use super::super::session::Session;
 use super::super::sessions::{Claimed, CleanClaim};
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, RECORD_BYTES_MAX, SessionItem, VERSION, Will, kind,
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, PartItem, RECORD_BYTES_MAX, SessionItem, VERSION,
+    Will, kind,
 };
 use crate::mqtt::Message;
 
@@ -122,6 +123,12 @@ impl Loader {
             kind::TURN => {
                 let ((filter, turn), rest): ((Arc<str>, u32), _) = take(bytes)?;
                 self.state.shared.set_turn(&filter, turn as usize);
+                Ok(rest)
+            }
+            kind::PART => {
+                let (part, rest): (PartItem, _) = take(bytes)?;
+                self.check_life(part.life)?;
+                self.state.parts.entry(part.life).or_default().push(part.bytes);
                 Ok(rest)
             }
             kind::END => {

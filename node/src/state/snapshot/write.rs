@@ -1,22 +1,24 @@
 //! Freezing a state, and writing it out.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::super::cow::CowMap;
 use super::super::machine::State;
-use super::super::nodes::Nodes;
+use super::super::nodes::{LifeId, Nodes};
 use super::super::queue::Entry;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, RECORD_BYTES, RECORD_BYTES_MAX, SessionItem,
-    VERSION, kind,
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, PartItem, RECORD_BYTES, RECORD_BYTES_MAX,
+    SessionItem, VERSION, kind,
 };
 use crate::mqtt::Message;
 
@@ -30,6 +32,7 @@ pub struct Frozen {
     retained: CowMap<Arc<Message>>,
     claims: CowMap<Claimed>,
     turns: CowMap<u32>,
+    parts: BTreeMap<LifeId, Vec<Bytes>>,
 }
 
 impl State {
@@ -43,6 +46,7 @@ impl State {
             retained: self.retained.messages().clone(),
             claims: self.sessions.claims().clone(),
             turns: self.shared.turns().clone(),
+            parts: self.parts.clone(),
         }
     }
 }
@@ -109,6 +113,11 @@ impl Frozen {
         }
         for (filter, turn) in self.turns.sorted() {
             records.item(kind::TURN, &(filter, *turn))?;
+        }
+        for (life, parts) in &self.parts {
+            for part in parts {
+                records.item(kind::PART, &PartItem { life: *life, bytes: part.clone() })?;
+            }
         }
         let items = records.items;
         records.item(kind::END, &End { items })?;

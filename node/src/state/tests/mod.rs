@@ -1,5 +1,6 @@
 //! The state machine at its border: packs in, outcomes, effects and queries out.
 
+mod bounds;
 mod delivery;
 mod lives;
 mod model;
@@ -11,6 +12,7 @@ mod subscribing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::limits::NodeLimits;
 use super::*;
 use crate::mqtt::{Message, QoS, SubOptions};
 
@@ -41,9 +43,15 @@ impl Rig {
 
     /// Starts a node, in an epoch of its own.
     pub fn up(&mut self, node: NodeId) {
+        self.up_with(node, NodeLimits::default());
+    }
+
+    /// As [`Self::up`], with what its clients may make the cluster keep.
+    pub fn up_with(&mut self, node: NodeId, limits: NodeLimits) {
         let epoch = self.origins.get(&node).map_or(1, |(e, _)| e + 1);
         self.origins.insert(node, (epoch, 0));
-        self.run(node, Command::NodeUp { info: NodeInfo { name: format!("n{node}"), ..Default::default() } });
+        let info = NodeInfo { name: format!("n{node}"), limits, ..Default::default() };
+        self.run(node, Command::NodeUp { info });
     }
 
     pub fn epoch(&self, node: NodeId) -> Epoch {
@@ -61,7 +69,7 @@ impl Rig {
         self.effects.clear();
         // As from the log: every replica decodes its own copy.
         let pack = Pack::decode(&pack.encode()).expect("what was encoded");
-        self.state.apply(self.index, TERM, &pack, &mut self.effects)
+        self.state.apply(self.index, TERM, &pack, &mut self.effects).expect("commands that are known")
     }
 
     pub fn pack(&mut self, node: NodeId, commands: Vec<Command>) -> Pack {
@@ -104,7 +112,9 @@ impl Rig {
     }
 
     pub fn publish(&mut self, node: NodeId, message: Message) -> u32 {
-        match self.run(node, Command::Publish { message: Arc::new(message), exactly_once: None }) {
+        match self
+            .run(node, Command::Publish { message: Arc::new(message), exactly_once: None, or_refuse: false })
+        {
             Outcome::Published { matched, duplicate: false } => matched,
             other => panic!("{other:?}"),
         }

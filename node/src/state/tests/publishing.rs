@@ -98,6 +98,7 @@ fn exactly_once_publishes_a_packet_id_once_until_it_is_forgotten() {
     let publish = |inc| Command::Publish {
         message: Arc::new(Message { publisher: "p".into(), ..message("a", "x", 2) }),
         exactly_once: Some((inc, 7)),
+        or_refuse: false,
     };
     assert_eq!(rig.run(1, publish(inc)), Outcome::Published { matched: 1, duplicate: false });
     assert_eq!(rig.run(1, publish(inc)), Outcome::Published { matched: 0, duplicate: true });

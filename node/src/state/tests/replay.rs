@@ -96,8 +96,9 @@ fn draft() -> impl Strategy<Value = Draft> {
         6 => (0..6u8, prop::bool::weighted(0.1), what())
             .prop_map(|(client, stale, what)| Draft::Session { client, stale, what }),
         4 => any_message().prop_map(|m| {
-            Draft::Plain(Command::Publish { message: Arc::new(m), exactly_once: None })
+            Draft::Plain(Command::Publish { message: Arc::new(m), exactly_once: None, or_refuse: false })
         }),
+        1 => Just(Draft::Plain(Command::Part { bytes: "part".into(), last: false })),
         1 => filter().prop_map(|filter| Draft::Plain(Command::RouteAdd { filter })),
         1 => filter().prop_map(|filter| Draft::Plain(Command::RouteRemove { filter })),
         1 => (0..20_000u64).prop_map(|elapsed_ms| Draft::Plain(Command::Tick { elapsed_ms })),
@@ -140,7 +141,7 @@ fn command(draft: Draft, state: &State) -> Command {
         }
         What::ExactlyOnce(id, message) => {
             let message = Arc::new(Message { publisher: client.as_ref().into(), ..message });
-            Command::Publish { message, exactly_once: Some((incarnation, id)) }
+            Command::Publish { message, exactly_once: Some((incarnation, id)), or_refuse: false }
         }
         What::Forget(packet_id) => Command::Forget { client, incarnation, packet_id },
     }
@@ -198,7 +199,7 @@ proptest! {
             let copy = Pack::decode(&pack.encode()).expect("what was encoded");
             let frozen = twin.freeze();
             let before = bytes(&twin);
-            prop_assert_eq!(twin.apply(rig.index, TERM, &copy, &mut effects), outcomes);
+            prop_assert_eq!(twin.apply(rig.index, TERM, &copy, &mut effects), Ok(outcomes));
             prop_assert_eq!(&effects, &rig.effects);
             let mut still = Vec::new();
             frozen.write(&mut still).expect("a Vec takes everything");

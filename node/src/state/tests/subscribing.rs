@@ -11,7 +11,7 @@ fn subscribe_says_which_are_new_and_replaces_the_others() {
     let mut rig = Rig::new(1);
     let (inc, _) = rig.claim(1, persistent("c"));
     let outcome = rig.run(1, subscribe("c", inc, vec![sub("a", 1), sub("b", 1), sub("a", 2)]));
-    assert_eq!(outcome, Outcome::Subscribed { new: vec![true, true, false] });
+    assert_eq!(outcome, Outcome::Subscribed { added: vec![Added::New, Added::New, Added::Replaced] });
     rig.run(1, subscribe("c", inc, vec![sub("b", 0)]));
     rig.publish(1, message("a", "1", 2));
     assert_eq!(rig.publish(1, message("b", "2", 2)), 0, "replaced by QoS 0");
@@ -43,6 +43,7 @@ fn commands_of_a_superseded_incarnation_are_stale() {
         Command::Publish {
             message: Arc::new(Message { publisher: "c".into(), ..message("a", "1", 2) }),
             exactly_once: Some((old, 1)),
+            or_refuse: false,
         },
         subscribe("nobody", old, vec![sub("a", 1)]),
     ];
