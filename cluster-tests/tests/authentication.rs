@@ -54,7 +54,7 @@ fn options() -> Options {
 }
 
 fn connect(cluster: &Cluster, (user, password): (&str, &str)) -> Client {
-    Client::connect_as(cluster.mqtt(1), &options(), user, password).expect("authenticates itself")
+    Client::connect_user(cluster.mqtt(1), &options(), user, password).expect("authenticates itself")
 }
 
 /// Asks until the node does not refuse. One whose lease has run out, as on a machine that is busy
@@ -106,7 +106,7 @@ fn on_every_node_and_transport() {
             for (user, password) in [ANN, BOB] {
                 let id = fresh("client");
                 let mut client = eventually("is let in", AGREE_TIMEOUT, || {
-                    match Client::connect_as(transport, &Options::v5(&id), user, password) {
+                    match Client::connect_user(transport, &Options::v5(&id), user, password) {
                         Err(Error::Refused(UNAVAILABLE)) => None,
                         other => Some(other.expect("is let in")),
                     }
@@ -119,8 +119,8 @@ fn on_every_node_and_transport() {
                 assert!(shown.stdout.contains(&format!("\"username\":\"{user}\"")), "{shown:?}");
                 client.disconnect().expect("leaves");
             }
-            refused(Client::connect_as(transport, &options(), ANN.0, BOB.1), NOT_AUTHORIZED);
-            refused(Client::connect_as(transport, &options(), "nobody", ANN.1), NOT_AUTHORIZED);
+            refused(Client::connect_user(transport, &options(), ANN.0, BOB.1), NOT_AUTHORIZED);
+            refused(Client::connect_user(transport, &options(), "nobody", ANN.1), NOT_AUTHORIZED);
             // Who does not say who it is.
             for version in VERSIONS {
                 let mut anonymous = Options::new(version, &fresh("client"));
@@ -257,7 +257,7 @@ fn again_while_messages_flow_both_ways() {
     let (cluster, ..) = cluster(1, "");
     let topic = fresh("flow");
     for transport in [Transport::Tcp(cluster.mqtt(1)), Transport::Ws(cluster.ws(1))] {
-        let mut ann = Client::connect_as(transport, &options(), ANN.0, ANN.1).expect("is let in");
+        let mut ann = Client::connect_user(transport, &options(), ANN.0, ANN.1).expect("is let in");
         let mut other = connect(&cluster, BOB);
         subscribe(&mut ann, &topic);
         let mut scram = Scram::new(ANN.0, ANN.1);
@@ -331,7 +331,7 @@ fn again_and_failing() {
     subscribe(&mut heir, &topic);
     let with_will = options().will(mqtt::Will::new(&topic, "gone", 1));
     let mut dying =
-        Client::connect_as(cluster.mqtt(1), &with_will, ANN.0, ANN.1).expect("authenticates itself");
+        Client::connect_user(cluster.mqtt(1), &with_will, ANN.0, ANN.1).expect("authenticates itself");
     dying.authenticate_again(ANN.0, "x").expect_err("turned away");
     assert_eq!(heir.recv(COMES).expect("the will").text(), "gone");
 }
@@ -354,7 +354,7 @@ fn what_does_not_fit_the_clients_maximum_packet_size() {
     let (cluster, ..) = cluster(1, "");
     let small = |bytes| options().prop(prop::MAXIMUM_PACKET_SIZE, Prop::U32(bytes));
     refused(Client::challenged(cluster.mqtt(1), &small(60), ANN.0, ANN.1), 0x83);
-    Client::connect_as(cluster.mqtt(1), &small(200), ANN.0, ANN.1).expect("it fits");
+    Client::connect_user(cluster.mqtt(1), &small(200), ANN.0, ANN.1).expect("it fits");
 }
 
 #[test]
@@ -362,12 +362,12 @@ fn a_session_goes_on_after_another_authentication() {
     let (cluster, ..) = cluster(1, "");
     let (id, topic) = (fresh("client"), fresh("queue"));
     let persistent = Options::v5(&id).persistent();
-    let mut ann = Client::connect_as(cluster.mqtt(1), &persistent, ANN.0, ANN.1).expect("is let in");
+    let mut ann = Client::connect_user(cluster.mqtt(1), &persistent, ANN.0, ANN.1).expect("is let in");
     subscribe(&mut ann, &topic);
     ann.crash();
     let mut bob = connect(&cluster, BOB);
     publish(&mut bob, &topic, "kept");
-    let mut ann = Client::connect_as(cluster.mqtt(1), &persistent, ANN.0, ANN.1).expect("is let in");
+    let mut ann = Client::connect_user(cluster.mqtt(1), &persistent, ANN.0, ANN.1).expect("is let in");
     assert!(ann.session_present);
     assert_eq!(ann.recv(COMES).expect("a message").text(), "kept");
 }

@@ -12,5 +12,5 @@ mod statements;
 
 pub use case::{Case, Outcome, Suite, case};
 pub use page::{coverage, page};
-pub use site::{Ground, Grounds, Site};
+pub use site::{Ground, Grounds, PASSWORD, Site, USER};
 pub use statements::{Binds, Standard, Statement};

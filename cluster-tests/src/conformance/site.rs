@@ -1,7 +1,10 @@
 //! Where a case runs.
 
+use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use crate::cluster::Cluster;
 use crate::fresh;
@@ -18,6 +21,14 @@ failover_promise_ms = 10000
 [limits]
 keep_alive_max_s = 600
 ";
+
+/// Who can prove who he is, by SCRAM-SHA-256.
+pub const USER: &str = "ann";
+pub const PASSWORD: &str = "pencil";
+
+/// What `rookery users scram` makes of them.
+const USERS: &str = "ann:SCRAM-SHA-256$4096:Zic0tPQ/VGDbBmtIP8YrtQ==$\
+                     MT416eXMz7iIslLGiW/TSq9s3IUaFp6vKvzms0LUKn4=:9NwjHpGH4Cwd3wZfOrMVCpiu7AXvMU0R67hpXwRY1Qo=\n";
 
 /// For a message to cross the cluster of a busy machine.
 const ARRIVES: Duration = Duration::from_secs(20);
@@ -49,16 +60,31 @@ impl Ground {
 }
 
 /// The running clusters, each started when it is first needed.
-#[derive(Default)]
 pub struct Grounds {
+    users: NamedTempFile,
     single: OnceLock<Cluster>,
     three: OnceLock<Cluster>,
 }
 
 impl Grounds {
+    /// None of them runs yet.
+    ///
+    /// # Errors
+    /// The file of the users cannot be written.
+    pub fn new() -> io::Result<Self> {
+        let mut users = NamedTempFile::new()?;
+        users.write_all(USERS.as_bytes())?;
+        Ok(Grounds { users, single: OnceLock::new(), three: OnceLock::new() })
+    }
+
+    fn start(&self, nodes: usize) -> Cluster {
+        let users = self.users.path().display();
+        Cluster::start_with(nodes, &format!("{CONFIG}\n[auth]\nscram_users_file = \"{users}\"\n"))
+    }
+
     pub fn site(&self, ground: Ground, version: Version) -> Site {
-        let single = || self.single.get_or_init(|| Cluster::start_with(1, CONFIG));
-        let three = || self.three.get_or_init(|| Cluster::start_with(3, CONFIG));
+        let single = || self.single.get_or_init(|| self.start(1));
+        let three = || self.three.get_or_init(|| self.start(3));
         let (near, far) = match ground {
             Ground::Tcp => (Transport::Tcp(single().mqtt(1)), Transport::Tcp(single().mqtt(1))),
             Ground::WebSocket => (Transport::Ws(single().ws(1)), Transport::Ws(single().ws(1))),

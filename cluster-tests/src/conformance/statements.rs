@@ -45,6 +45,7 @@ impl Standard {
     pub fn vacuous(self, id: &str) -> Option<&'static str> {
         let reason = match (self, id) {
             (Standard::V311, "3.8.3-2") => "for servers without wildcard subscriptions",
+            (Standard::V311, "4.8.0-2") => "no client can bring about an error of the server's own",
             (Standard::V5, "3.3.4-5") => "for servers that send a copy per overlapping subscription",
             (_, "7.0.0-1") => "for servers that connect to other servers as clients",
             _ => return None,

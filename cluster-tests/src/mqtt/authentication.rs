@@ -25,7 +25,7 @@ fn data(props: &Props) -> Result<Vec<u8>> {
 
 impl Client {
     /// Connects as a user.
-    pub fn connect_as(
+    pub fn connect_user(
         to: impl Into<Transport>,
         options: &Options,
         user: &str,

@@ -5,6 +5,7 @@
 //!     cargo test -p cluster-tests --test conformance -- cluster/v5    by a part of the name
 //!     WRITE_PAGE=1 cargo test -p cluster-tests --test conformance -- page
 
+mod authentication;
 mod connect;
 mod disconnect;
 mod flow;
@@ -33,6 +34,7 @@ use cluster_tests::tools::repository;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const SUITES: &[Suite] = &[
+    Suite { name: "authentication", cases: authentication::CASES },
     Suite { name: "connect", cases: connect::CASES },
     Suite { name: "disconnect", cases: disconnect::CASES },
     Suite { name: "flow", cases: flow::CASES },
@@ -57,7 +59,7 @@ const THREADS: usize = 16;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let grounds = Arc::new(Grounds::default());
+    let grounds = Arc::new(Grounds::new().expect("a temporary file"));
     let mut trials = Vec::new();
     for ground in Ground::ALL {
         for suite in SUITES {
