@@ -1,6 +1,5 @@
 //! MQTT over TLS and over secure WebSocket: the same service, with certificates.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use cluster_tests::cluster::{AGREE_TIMEOUT, Cluster};
 use cluster_tests::fresh;
 use cluster_tests::mqtt::{AckKind, Client, Error, Options, Transport, VERSIONS, Version, Will};
 use cluster_tests::tls::{self, Authority, authority, trusting};
-use cluster_tests::tools::{self, Running, run, script, tool};
 use cluster_tests::wait::eventually;
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion, version};
 
@@ -281,47 +279,6 @@ fn what_tls_costs_an_idle_connection() {
     eprintln!("an idle connection: {plain} bytes plain, {tls} bytes with TLS");
     assert!(tls < plain + BYTES_MAX, "an idle connection: {plain} bytes plain, {tls} bytes with TLS");
     cluster.node(1).stop();
-}
-
-fn mosquitto(program: &str, to: SocketAddr, ca: &std::path::Path, topic: &str) -> std::process::Command {
-    let mut command = tool(program.into());
-    let (host, port) = (to.ip().to_string(), to.port().to_string());
-    command.args(["-h", &host, "-p", &port, "-V", "mqttv5", "-q", "1", "-t", topic, "--cafile"]).arg(ca);
-    command
-}
-
-#[test]
-fn mosquitto_clients_over_tls() {
-    let cluster = Cluster::start(3);
-    let ca = cluster.ca_file();
-    for (from, to) in [(1, 2), (2, 3), (3, 1)] {
-        let topic = fresh("mosquitto");
-        let sub = mosquitto("mosquitto_sub", cluster.tls(to), &ca, &topic);
-        // Line by line, or its output would wait in a buffer until it ends.
-        let mut unbuffered = tool("stdbuf".into());
-        unbuffered
-            .arg("-oL")
-            .arg(sub.get_program())
-            .args(sub.get_args())
-            .args(["-d", "-C", "1", "-F", "> %p"]);
-        let mut sub = Running::start(&mut unbuffered);
-        while !sub.line().starts_with("Subscribed") {}
-        run(mosquitto("mosquitto_pub", cluster.tls(from), &ca, &topic).args(["-m", "encrypted"]));
-        let output = sub.finish();
-        assert!(output.lines().any(|line| line == "> encrypted"), "{output}");
-    }
-}
-
-#[test]
-fn mqtt_js_over_secure_websocket() {
-    let cluster = Cluster::start(3);
-    for version in ["3.1.1", "5.0"] {
-        let mut node = tools::node();
-        node.env("NODE_EXTRA_CA_CERTS", cluster.ca_file());
-        node.arg(script("mqttjs_all.js")).args([version, &fresh("js")]);
-        node.args((1..=3).map(|i| format!("wss://{}/mqtt", cluster.wss(i))));
-        assert_eq!(run(&mut node), "ok\n", "{version}");
-    }
 }
 
 #[test]

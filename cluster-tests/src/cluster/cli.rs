@@ -13,14 +13,8 @@ use serde_json::Value;
 /// # Panics
 /// When there is none.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("ROOKERY_BIN") {
-        return PathBuf::from(path);
-    }
-    let test = std::env::current_exe().expect("the path of the test");
-    let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("rookery")).find(|path| path.is_file());
-    found.unwrap_or_else(|| {
-        panic!("no rookery near {}: run `cargo build -p rookery` or set ROOKERY_BIN", test.display())
-    })
+    let given = std::env::var_os("ROOKERY_BIN").map(PathBuf::from);
+    given.unwrap_or_else(|| crate::tools::built("rookery"))
 }
 
 /// What a command left behind.

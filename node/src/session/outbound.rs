@@ -170,13 +170,17 @@ impl Outbound {
         self.len() == 0
     }
 
-    /// The buffer, to append packets to. What is appended must be whole packets, or be cut off
+    /// The buffer, to append one packet to. What is appended must be a whole packet, or be cut off
     /// again.
+    ///
+    /// Where there are WebSocket frames, each packet has its own: a receiver must not expect that
+    /// [MQTT-6.0.0-2], but Paho C forgets the second packet of a frame until the next one arrives.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buf.capacity() == 0 {
             self.buf = pool::take();
         }
-        if self.frame == NO_FRAME && self.flags.has(Flags::FRAMED) {
+        if self.flags.has(Flags::FRAMED) {
+            self.seal();
             self.frame = self.buf.len() as u32;
             self.buf.extend_from_slice(&[0; FRAME_HEADER_MAX]);
         }

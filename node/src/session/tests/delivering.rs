@@ -118,6 +118,16 @@ fn expiry() {
 }
 
 #[test]
+fn no_message_has_more_left_than_it_came_with() {
+    let mut h = with_window(2, Limits::default());
+    // It came with 10 s on a node whose clock is a little ahead of this one's.
+    h.service.clock_ms.store(9_990, Ordering::Relaxed);
+    h.deliver("t", b"a", QoS::AtLeastOnce, 20_000);
+    h.deliver("t", b"b", QoS::AtLeastOnce, 9_991);
+    assert_eq!(h.take(), ["PUBLISH t a q1 id 1 expiry 10", "PUBLISH t b q1 id 2 expiry 1"]);
+}
+
+#[test]
 fn the_clients_maximum_packet_size() {
     let mut h = Harness::new(Limits::default());
     h.connect(&Connect { maximum_packet_size: Some(60), client_id: "c", ..Connect::new(Version::V5) });

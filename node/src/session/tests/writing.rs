@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use crate::mqtt::{QoS, ReasonCode, Version};
+use crate::mqtt::{self, QoS, ReasonCode, Version};
 use crate::session::testing::{Harness, packets};
 use crate::session::{Delivered, Ended, Flow, Limits, Metric, turn};
 
@@ -63,7 +63,7 @@ fn closing_does_not_wait_for_a_client_that_does_not_read() {
     assert_eq!(h.count(Metric::DroppedClosed), 1);
 }
 
-/// Takes binary frames and raw control frames apart.
+/// Takes binary frames, of one packet each, and raw control frames apart.
 fn unframe(mut bytes: &[u8]) -> (Vec<u8>, usize) {
     let (mut payload, mut controls) = (Vec::new(), 0);
     while !bytes.is_empty() {
@@ -74,8 +74,10 @@ fn unframe(mut bytes: &[u8]) -> (Vec<u8>, usize) {
         };
         match bytes[0] {
             0x82 => {
-                assert!(len > 0, "an empty frame");
-                payload.extend_from_slice(&bytes[header..header + len]);
+                let packet = &bytes[header..header + len];
+                let whole = mqtt::frame_len(packet, u32::MAX).expect("a packet");
+                assert_eq!(whole, Some(len), "one packet in each frame");
+                payload.extend_from_slice(packet);
             }
             0x8A => controls += 1,
             other => panic!("opcode {other:x}"),
