@@ -58,7 +58,7 @@ fn no_local(at: &Site) -> Outcome {
 /// Members at alternating ends.
 fn members(at: &Site, share: &str, qos: u8, count: usize) -> Result<Vec<Client>, Error> {
     let member = |i: usize| {
-        let end = if i % 2 == 0 { at.far() } else { at.near() };
+        let end = if i.is_multiple_of(2) { at.far() } else { at.near() };
         let mut client = Client::connect(end, &at.options())?;
         assert_eq!(client.subscribe(&[(share, qos)])?, [qos]);
         Ok(client)
