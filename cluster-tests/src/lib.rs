@@ -2,6 +2,7 @@
 //! restarted, a client of our own, and the bookkeeping that tells what was acknowledged from
 //! what arrived. Each file in `tests/` proves one property.
 
+pub mod attack;
 pub mod clients;
 pub mod cluster;
 pub mod conformance;

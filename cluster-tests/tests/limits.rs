@@ -15,6 +15,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// For the largest packets, on a machine that runs other tests and with an unoptimised node.
 const LARGE: Duration = Duration::from_secs(120);
 
+const TOPIC_FILTER_INVALID: u8 = 0x8f;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const PACKET_TOO_LARGE: u8 = 0x95;
 const SERVER_UNAVAILABLE: u8 = 0x88;
@@ -256,6 +257,40 @@ fn subscriptions_are_counted_per_client() {
             let many: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 1)).collect();
             assert_eq!(client.subscribe(&many).expect("SUBACK"), [refused; 6]);
         }
+    }
+}
+
+#[test]
+fn subscriptions_are_counted_in_a_long_subscribe() {
+    let cluster = Cluster::start_with(1, "[limits]\nmax_subscriptions_per_client = 600\n");
+    let too_deep = "a/".repeat(200);
+    for persistent in [false, true] {
+        let base = fresh("t");
+        let names: Vec<String> = (0..800).map(|n| format!("{base}/{n}")).collect();
+        let mut filters: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        filters[300].0 = &too_deep;
+        filters[400].0 = &names[0];
+        let options = Options::v5(&fresh("c"));
+        let options = if persistent { options.persistent() } else { options };
+        let mut client = connect(cluster.mqtt(1), &options);
+        let codes = client.subscribe(&filters).expect("SUBACK");
+        for (n, code) in codes.iter().enumerate() {
+            let expected = match n {
+                300 => TOPIC_FILTER_INVALID,
+                0..602 => 1,
+                _ => QUOTA_EXCEEDED,
+            };
+            assert_eq!(*code, expected, "filter {n}, {options:?}");
+        }
+        let first: Vec<&str> = names[..300].iter().map(String::as_str).collect();
+        client.unsubscribe(&first).expect("UNSUBACK");
+        assert_eq!(client.subscribe(&filters[602..]).expect("SUBACK"), [1; 198]);
+        let mut publisher = connect(cluster.mqtt(1), &Options::v5(&fresh("p")));
+        for n in [299, 300, 301, 799] {
+            taken(&mut publisher, &names[n], n.to_string(), 1, false);
+        }
+        assert_eq!(client.texts(2, SOON).expect("both"), ["301", "799"]);
+        assert!(client.quiet().expect("connected"));
     }
 }
 

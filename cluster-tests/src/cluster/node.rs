@@ -27,6 +27,8 @@ pub struct Node {
     extra: String,
     /// Lines of configuration for both encrypted listeners.
     encrypted: String,
+    /// The most descriptors the process may have; `None`: as many as this one.
+    descriptors: Option<u32>,
     child: Option<Child>,
 }
 
@@ -36,13 +38,19 @@ impl Node {
         tls::install(dir);
         let dir = dir.join(name);
         fs::create_dir_all(&dir).expect("a directory for the node");
-        Node { name: name.into(), ports, dir, extra: String::new(), encrypted: String::new(), child: None }
+        let (extra, encrypted) = (String::new(), String::new());
+        Node { name: name.into(), ports, dir, extra, encrypted, descriptors: None, child: None }
     }
 
     /// Adds configuration as TOML: keys of `[cluster]`, then tables of its own.
     pub fn configure(&mut self, toml: &str) {
         self.extra.push_str(toml);
         self.extra.push('\n');
+    }
+
+    /// Bounds the descriptors of the process, from its next start on.
+    pub fn limit_descriptors(&mut self, most: u32) {
+        self.descriptors = Some(most);
     }
 
     /// Adds lines of configuration to both encrypted listeners.
@@ -95,7 +103,14 @@ impl Node {
 
     /// The command that runs this node, for tests that expect it to fail.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.descriptors {
+            None => Command::new(binary()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &most.to_string()]).arg(binary());
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(self.write_config());
         command.stdin(Stdio::null());
         command

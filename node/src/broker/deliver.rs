@@ -71,21 +71,21 @@ impl<'a> Fanout<'a> {
         true
     }
 
-    /// Delivers to everyone found in the index; whether there was anyone.
-    fn deliver_to_all(&self, matches: &Matches) -> bool {
+    /// Delivers to everyone found in the index; how many subscriptions there were.
+    fn deliver_to_all(&self, matches: &Matches) -> usize {
         if let [only] = matches.as_slice() {
-            return only.as_slice().iter().fold(false, |taken, s| self.deliver_to(s) | taken);
+            return only.as_slice().iter().filter(|s| self.deliver_to(s)).count();
         }
         let mut all: SmallVec<[&Subscriber; 16]> = matches.iter().flat_map(|m| m.as_slice()).collect();
         all.sort_by_key(|s| s.conn.id());
         let mut merged: Option<Merged<'_>> = None;
-        let mut taken = false;
+        let mut taken = 0;
         for s in all {
             let own = s.conn.client() == self.publication.publisher;
             if s.options.no_local && own {
                 continue;
             }
-            taken = true;
+            taken += 1;
             match &mut merged {
                 Some(m) if m.conn.id() == s.conn.id() => {
                     m.qos = m.qos.max(s.options.qos);
@@ -115,19 +115,20 @@ impl<'a> Fanout<'a> {
 }
 
 impl Broker {
-    /// Delivers a publish that does not go through the log to its subscribers on this node;
-    /// whether there was any. Persistent sessions get it at QoS 0 or not at all: what they are to
+    /// Delivers a publish that does not go through the log to its subscribers on this node; how
+    /// many subscriptions there were. Persistent sessions get it at QoS 0 or not at all: what they are to
     /// get at QoS 1 or 2 takes the log.
-    pub(super) fn deliver_here(&self, publication: &Publication<'_>) -> bool {
+    pub(super) fn deliver_here(&self, publication: &Publication<'_>) -> usize {
         let fanout = Fanout::new(publication, self.clock.now_ms());
         let matches = self.local.read().matches(publication.topic);
         let clean = fanout.deliver_to_all(&matches);
-        clean | self.deliver_online_qos0(publication)
+        clean + self.deliver_online_qos0(publication)
     }
 
-    /// Delivers to the persistent sessions owned here whose subscription makes this publish QoS 0.
-    pub(super) fn deliver_online_qos0(&self, publication: &Publication<'_>) -> bool {
-        let Some(wiring) = self.wiring() else { return false };
+    /// Delivers to the persistent sessions owned here whose subscription makes this publish QoS 0;
+    /// how many there were.
+    pub(super) fn deliver_online_qos0(&self, publication: &Publication<'_>) -> usize {
+        let Some(wiring) = self.wiring() else { return 0 };
         let mut found: SmallVec<[_; 4]> = SmallVec::new();
         self.state().online_qos0(
             publication.topic,
@@ -144,7 +145,7 @@ impl Broker {
                 fanout.deliver(&conn, QoS::AtMostOnce, *retain_as_published, ids, 0);
             }
         }
-        !found.is_empty()
+        found.len()
     }
 
     /// Delivers to one member of a shared subscription on this node, to the next where the first

@@ -16,7 +16,7 @@ impl Sink for FromPeers {
     fn deliver(&self, _from: NodeId, _lane: u16, publication: &Publication<'_>, share: Option<&str>) {
         // Written by `flush`, once for the whole batch.
         session::hold(|| match share {
-            Some(filter) => self.0.deliver_to_member(filter, publication),
+            Some(filter) => usize::from(self.0.deliver_to_member(filter, publication)),
             None => self.0.deliver_here(publication),
         });
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
+use super::filters::Filters;
 use crate::mqtt::{SubOptions, topic as mqtt_topic};
 use crate::session::Conn;
 use crate::topic::Index;
@@ -124,8 +125,8 @@ struct Entry {
 #[derive(Default)]
 pub struct Local {
     index: Index<Entry>,
-    /// Filters per connection, in their order, to drop them when it ends.
-    by_conn: HashMap<u64, Vec<Box<str>>>,
+    /// Filters per connection, to drop them when it ends.
+    by_conn: HashMap<u64, Filters>,
     /// Shared subscriptions by the number that deliveries to their members carry.
     groups: HashMap<u32, Box<str>>,
     generations: u64,
@@ -181,9 +182,7 @@ impl Local {
             route.waiting.push(wait.clone());
         }
         if new {
-            let filters = self.by_conn.entry(conn_id).or_default();
-            let at = filters.partition_point(|f| **f < *filter);
-            filters.insert(at, filter.into());
+            self.by_conn.entry(conn_id).or_default().push(filter.into());
         }
         (new, change)
     }
@@ -191,29 +190,27 @@ impl Local {
     /// Removes one subscription. Returns whether it existed, and what to propose.
     pub fn unsubscribe(&mut self, filter: &str, conn_id: u64) -> (bool, RouteChange) {
         let Some(filters) = self.by_conn.get_mut(&conn_id) else { return (false, RouteChange::None) };
-        let Ok(at) = filters.binary_search_by(|f| (**f).cmp(filter)) else {
+        if !filters.remove(filter) {
             return (false, RouteChange::None);
-        };
-        filters.remove(at);
+        }
         if filters.is_empty() {
             self.by_conn.remove(&conn_id);
         }
         (true, self.remove(filter, conn_id))
     }
 
-    /// The filters of a connection, in their order.
-    pub fn subscriptions(&self, conn_id: u64) -> &[Box<str>] {
-        self.by_conn.get(&conn_id).map_or(&[], Vec::as_slice)
+    /// The filters of a connection; `None`: it has none.
+    pub fn filters(&self, conn_id: u64) -> Option<&Filters> {
+        self.by_conn.get(&conn_id)
     }
 
-    /// Removes everything of a connection; returns the filters to withdraw.
-    pub fn drop_conn(&mut self, conn_id: u64) -> Vec<Box<str>> {
-        let mut filters = self.by_conn.remove(&conn_id).unwrap_or_default();
-        filters.retain(|f| self.remove(f, conn_id) == RouteChange::Remove);
-        filters
+    /// Forgets what a connection subscribes to, and returns it: each filter is then to be removed.
+    pub fn take_filters(&mut self, conn_id: u64) -> Vec<Box<str>> {
+        self.by_conn.remove(&conn_id).map_or_else(Vec::new, Filters::into_vec)
     }
 
-    fn remove(&mut self, filter: &str, conn_id: u64) -> RouteChange {
+    /// Removes one of the filters that [`Local::take_filters`] returned.
+    pub fn remove(&mut self, filter: &str, conn_id: u64) -> RouteChange {
         let plain = plain_filter(filter);
         let Some(entry) = self.index.get_mut(plain) else { return RouteChange::None };
         let gone = if plain.len() == filter.len() {

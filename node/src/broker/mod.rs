@@ -9,9 +9,11 @@ mod clients;
 mod clock;
 mod connect;
 mod deliver;
+mod filters;
 mod inbox;
 mod life;
 mod local;
+mod portions;
 mod progress;
 mod publish;
 mod queue;
@@ -34,6 +36,7 @@ pub use service::Front;
 use crate::peer::forward::Forwarder;
 use crate::peer::lease::Lease;
 use crate::raft::{Done, Propose};
+use crate::session;
 use crate::state::{Command, Epoch, NodeId, State};
 use local::Local;
 use progress::LINGER_MS as PROGRESS_LINGER_MS;
@@ -44,6 +47,8 @@ pub struct Wiring {
     pub proposer: Arc<dyn Propose>,
     pub forwarder: Arc<Forwarder>,
     pub lease: Arc<Lease>,
+    /// Where work goes on that must not hold up whoever caused it.
+    pub runtime: tokio::runtime::Handle,
     /// Called when this life of the node was declared over.
     pub rebirth: Rebirth,
 }
@@ -126,6 +131,13 @@ impl Broker {
         match self.wiring() {
             Some(wiring) => wiring.proposer.propose(command, done),
             None => done(Err(crate::raft::Abandoned)),
+        }
+    }
+
+    /// Does something soon, on a thread and a turn of its own; never, once the node is stopped.
+    fn later(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(wiring) = self.wiring() {
+            wiring.runtime.spawn(async move { session::turn(work) });
         }
     }
 

@@ -25,19 +25,22 @@ struct Plan {
 
 impl Broker {
     /// Takes over a publish of a client: routes it now, or after the publisher's earlier ones.
+    /// Returns how many deliveries were made here and now.
     pub(super) fn publish_from(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
         publication: &Publication<'_>,
         ticket: Option<AckTicket>,
         packet_id: u16,
-    ) {
+    ) -> usize {
         if topic::is_servers(publication.topic) {
-            return answer(conn, ticket, ReasonCode::NotAuthorized);
+            answer(conn, ticket, ReasonCode::NotAuthorized);
+            return 0;
         }
         let plan = self.plan(conn, publication);
         if ticket.is_some() && !self.may_acknowledge() {
-            return answer(conn, ticket, ReasonCode::UnspecifiedError);
+            answer(conn, ticket, ReasonCode::UnspecifiedError);
+            return 0;
         }
         let mut order = conn.publish_order().lock();
         self.fence(conn, &mut order, plan.path);
@@ -48,9 +51,9 @@ impl Broker {
             if !order.hold(Held { message, ticket, packet_id }) {
                 conn.context().counters.increment(Metric::DroppedOutboxFull);
             }
-            return;
+            return 0;
         }
-        self.send(conn, &mut order, &plan, publication, ticket, packet_id);
+        self.send(conn, &mut order, &plan, publication, ticket, packet_id)
     }
 
     /// Routes what waited for the publisher's earlier messages, as far as it may go.
@@ -102,9 +105,12 @@ impl Broker {
         publication: &Publication<'_>,
         ticket: Option<AckTicket>,
         packet_id: u16,
-    ) {
+    ) -> usize {
         match plan.path {
-            Path::Log => self.send_logged(conn, order, publication, ticket, packet_id),
+            Path::Log => {
+                self.send_logged(conn, order, publication, ticket, packet_id);
+                0
+            }
             Path::Direct => self.send_direct(conn, order, plan, publication, ticket),
         }
     }
@@ -189,9 +195,10 @@ impl Broker {
         plan: &Plan,
         publication: &Publication<'_>,
         ticket: Option<AckTicket>,
-    ) {
-        let Some(wiring) = self.wiring() else { return };
-        let mut taken = self.deliver_here(publication);
+    ) -> usize {
+        let Some(wiring) = self.wiring() else { return 0 };
+        let made = self.deliver_here(publication);
+        let mut taken = made > 0;
         let pending = Arc::new(PendingForward {
             remaining: AtomicUsize::new(1),
             failed: AtomicBool::new(false),
@@ -235,7 +242,7 @@ impl Broker {
             }
         }
         if ticket.is_none() {
-            return;
+            return made;
         }
         if pending.remaining.load(Ordering::Acquire) == 1 {
             let refused = pending.failed.load(Ordering::Relaxed) && !taken;
@@ -244,7 +251,8 @@ impl Broker {
                 (false, true) => ReasonCode::QuotaExceeded,
                 (false, false) => ReasonCode::NoMatchingSubscribers,
             };
-            return self.acknowledge(conn, ticket, reason);
+            self.acknowledge(conn, ticket, reason);
+            return made;
         }
         order.get_or_insert_default().forward_started();
         // Completion runs on another thread and takes this publisher's order, which the caller
@@ -253,6 +261,7 @@ impl Broker {
             order.get_or_insert_default().forward_ended();
             self.acknowledge(conn, ticket, ReasonCode::Success);
         }
+        made
     }
 
     /// Before something is logged: asks the nodes that got forwards at QoS 0 to say when they

@@ -49,13 +49,13 @@ impl Service for Front {
         expiry_s: Option<u32>,
         ticket: Option<AckTicket>,
         packet_id: u16,
-    ) {
+    ) -> usize {
         let publication = Publication {
             expires_at_ms: self.broker.clock().expires_at_ms(expiry_s),
             publisher: conn.client(),
             ..*publication
         };
-        self.broker.publish_from(conn, &publication, ticket, packet_id);
+        self.broker.publish_from(conn, &publication, ticket, packet_id)
     }
 
     fn release(&self, conn: &Arc<Conn>, packet_id: u16) {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::deliver::ids;
+use super::filters::Filters;
 use super::local::{RouteChange, RouteWait, Subscriber};
 use crate::mqtt::{Publication, QoS, ReasonCode, Version, topic};
-use crate::session::{Conn, Delivery, Ended, SubscribeItem};
-use crate::state::{Added, Command, Outcome, Subscription};
+use crate::session::{Conn, Delivery, Ended, FILTERS_AT_ONCE, SubscribeItem};
+use crate::state::{Added, Command, LogIndex, Outcome, Subscription};
 
 fn granted(qos: QoS) -> ReasonCode {
     match qos {
@@ -51,29 +52,35 @@ impl Broker {
         // What is refused takes no further part.
         let items: Vec<SubscribeItem<'_>> =
             items.iter().zip(&codes).filter(|(_, code)| !code.is_error()).map(|(item, _)| *item).collect();
-        let items = items.as_slice();
-        if conn.is_persistent() {
-            self.subscribe_persistent(conn, packet_id, subscription_id, items, codes);
-        } else {
-            self.subscribe_clean(conn, packet_id, subscription_id, items, codes);
+        if items.len() > FILTERS_AT_ONCE || conn.is_persistent() {
+            let subscriptions: Vec<Subscription> = items
+                .iter()
+                .map(|i| Subscription { filter: i.filter.into(), options: i.options, id: subscription_id })
+                .collect();
+            return self.subscribe_by_portions(conn, packet_id, subscriptions, codes, Vec::new());
         }
+        let waiting = conn.clone();
+        let answer = Box::new(move || waiting.subscribed(packet_id, &codes));
+        self.subscribe_clean(conn, subscription_id, items.into_iter(), answer);
     }
 
-    /// Refuses what would be more subscriptions than a clean session may have. Only its own
-    /// connection's thread changes them, so that what is found here holds until they are made.
+    /// Refuses what would be more subscriptions than a clean session may have. Nothing else of the
+    /// connection changes them before they are made: few are made at once, and a SUBSCRIBE or
+    /// UNSUBSCRIBE of more is alone under way.
     fn refuse_beyond(&self, conn: &Conn, items: &[SubscribeItem<'_>], codes: &mut [ReasonCode]) {
         let most = conn.context().limits.subscriptions_max as usize;
         let local = self.local.read();
-        let have = local.subscriptions(conn.id());
-        if have.len() + items.len() <= most {
+        let have = local.filters(conn.id());
+        let count = have.map_or(0, Filters::len);
+        if count + items.len() <= most {
             return;
         }
         let mut new: BTreeSet<&str> = BTreeSet::new();
         for (item, code) in items.iter().zip(codes).filter(|(_, code)| !code.is_error()) {
-            if have.binary_search_by(|f| (**f).cmp(item.filter)).is_ok() || new.contains(item.filter) {
+            if have.is_some_and(|have| have.contains(item.filter)) || new.contains(item.filter) {
                 continue;
             }
-            if have.len() + new.len() < most {
+            if count + new.len() < most {
                 new.insert(item.filter);
             } else {
                 *code = ReasonCode::QuotaExceeded;
@@ -81,30 +88,33 @@ impl Broker {
         }
     }
 
-    fn subscribe_clean(
+    /// Adds subscriptions of a clean session; `done` is called when all are live.
+    pub(super) fn subscribe_clean<'a>(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
-        packet_id: u16,
         subscription_id: u32,
-        items: &[SubscribeItem<'_>],
-        codes: Vec<ReasonCode>,
+        items: impl Iterator<Item = SubscribeItem<'a>>,
+        done: Box<dyn FnOnce() + Send>,
     ) {
-        let waiting = conn.clone();
-        let wait = RouteWait::new(Box::new(move || waiting.subscribed(packet_id, &codes)));
+        let wait = RouteWait::new(done);
         for item in items {
             // Under the state's lock no retained publish is applied: each is either seen as
             // retained here, or delivered to the subscription as it passes.
             let state = self.state();
             let subscriber = Subscriber { conn: conn.clone(), options: item.options, id: subscription_id };
             let mut local = self.local.write();
+            if conn.is_closing() {
+                // Its subscriptions have been dropped, or will be under this lock.
+                break;
+            }
             let (new, change) = local.subscribe(item.filter, subscriber, &wait);
             if let RouteChange::Add(generation) = change {
                 self.announce(item.filter, generation);
             }
             drop(local);
-            if wants_retained(item, new) {
+            if wants_retained(&item, new) {
                 state.retained_matches(item.filter, |message| {
-                    self.deliver_retained(conn, &message.borrow(), item, subscription_id);
+                    self.deliver_retained(conn, &message.borrow(), &item, subscription_id);
                 });
             }
         }
@@ -131,19 +141,15 @@ impl Broker {
         );
     }
 
-    fn subscribe_persistent(
+    /// Adds subscriptions of a persistent session; `done` is called when they are applied here,
+    /// with the position in the log and what became of each.
+    pub(super) fn subscribe_persistent(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
-        packet_id: u16,
-        subscription_id: u32,
-        items: &[SubscribeItem<'_>],
-        mut codes: Vec<ReasonCode>,
+        subscriptions: Vec<Subscription>,
+        done: Box<dyn FnOnce(LogIndex, Vec<Added>) + Send>,
     ) {
         let Some(client) = conn.client_arc().cloned() else { return };
-        let subscriptions: Vec<Subscription> = items
-            .iter()
-            .map(|i| Subscription { filter: i.filter.into(), options: i.options, id: subscription_id })
-            .collect();
         let asked = subscriptions.clone();
         let (broker, conn) = (self.clone(), conn.clone());
         self.propose(
@@ -153,13 +159,9 @@ impl Broker {
                 let Outcome::Subscribed { added } = applied.outcome else {
                     return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
                 };
-                let open = codes.iter_mut().filter(|code| !code.is_error());
-                for (code, _) in open.zip(&added).filter(|(_, added)| **added == Added::Refused) {
-                    *code = ReasonCode::QuotaExceeded;
-                }
                 // Those at QoS 1 and 2 were queued by `apply`.
-                for (subscription, added) in asked.iter().zip(added).filter(|(_, a)| *a != Added::Refused) {
-                    let new = added == Added::New;
+                for (subscription, added) in asked.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
+                    let new = *added == Added::New;
                     let item = SubscribeItem { filter: &subscription.filter, options: subscription.options };
                     if wants_retained(&item, new) {
                         broker.state().retained_matches(item.filter, |message| {
@@ -171,11 +173,7 @@ impl Broker {
                     }
                 }
                 broker.pump(&conn);
-                broker.when_applied_everywhere(applied.at.index, move |life_goes_on| {
-                    if life_goes_on {
-                        conn.subscribed(packet_id, &codes);
-                    }
-                });
+                done(applied.at.index, added);
             }),
         );
     }
@@ -203,44 +201,23 @@ impl Broker {
         conn.deliver(&delivery, &std::cell::OnceCell::new(), now_ms);
     }
 
-    pub(super) fn unsubscribe_from(self: &Arc<Self>, conn: &Arc<Conn>, packet_id: u16, filters: &[&str]) {
-        let code = |existed: bool| {
-            if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
-        };
-        if conn.is_persistent() {
-            let Some(client) = conn.client_arc().cloned() else { return };
-            let filters = filters.iter().map(|f| (*f).into()).collect();
-            let conn = conn.clone();
-            return self.propose(
-                Command::Unsubscribe { client, incarnation: conn.incarnation(), filters },
-                Box::new(move |result| match result.map(|applied| applied.outcome) {
-                    Ok(Outcome::Unsubscribed { existed }) => {
-                        let codes: Vec<ReasonCode> = existed.into_iter().map(code).collect();
-                        conn.unsubscribed(packet_id, &codes);
-                    }
-                    Ok(_) => conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
-                    Err(_) => {}
-                }),
-            );
-        }
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
-            let mut local = self.local.write();
-            let (existed, change) = local.unsubscribe(filter, conn.id());
-            if change == RouteChange::Remove {
-                self.propose_quietly(Command::RouteRemove { filter: (*filter).into() });
-            }
-            codes.push(code(existed));
-        }
-        conn.unsubscribed(packet_id, &codes);
-    }
-
-    /// Drops a clean connection's subscriptions.
-    pub(super) fn drop_subscriptions(&self, conn: &Conn) {
-        let mut local = self.local.write();
-        for filter in local.drop_conn(conn.id()) {
-            self.propose_quietly(Command::RouteRemove { filter });
-        }
+    /// Removes subscriptions of a persistent session; `done` is told which existed.
+    pub(super) fn unsubscribe_persistent(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        filters: Vec<Box<str>>,
+        done: Box<dyn FnOnce(Vec<bool>) + Send>,
+    ) {
+        let Some(client) = conn.client_arc().cloned() else { return };
+        let conn = conn.clone();
+        self.propose(
+            Command::Unsubscribe { client, incarnation: conn.incarnation(), filters },
+            Box::new(move |result| match result.map(|applied| applied.outcome) {
+                Ok(Outcome::Unsubscribed { existed }) => done(existed),
+                Ok(_) => conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver),
+                Err(_) => {}
+            }),
+        );
     }
 }
 

@@ -131,9 +131,11 @@ section! {
 section! {
     /// `limits.*`
     LimitsConfig {
-        /// Most connections at a time on this node.
+        /// Most connections at a time on this node. Fewer when the system gives the process fewer
+        /// descriptors, of which some are kept for everything else.
         max_connections: u32 = 100_000, range(1..=10_000_000);
-        /// Most connections at a time that have not sent their CONNECT yet.
+        /// Most connections at a time that have not sent their CONNECT yet; the oldest makes room
+        /// for a new one.
         max_half_open: u32 = 10_000, range(1..=1_000_000);
         /// How long a new connection may take to send its CONNECT, milliseconds.
         connect_timeout_ms: u32 = 10_000, range(100..=120_000);

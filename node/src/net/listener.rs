@@ -101,6 +101,8 @@ pub(super) struct Listener {
     pub acceptor: Option<Arc<Acceptor>>,
     /// It may have clients waiting.
     pub ready: bool,
+    /// Clients may wait for whom there was no descriptor; no event will tell of them again.
+    pub starved: bool,
     spare: Option<File>,
 }
 
@@ -119,7 +121,7 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into());
-        Ok(Self { socket, kind, acceptor, ready: true, spare: spare() })
+        Ok(Self { socket, kind, acceptor, ready: true, starved: false, spare: spare() })
     }
 
     pub fn accept(&mut self) -> Accepted {
@@ -128,7 +130,11 @@ impl Listener {
             Err(e) if is_out_of_descriptors(&e) => {
                 // Without this the client would wait, and we would spin.
                 self.spare = None;
-                self.ready = self.socket.accept().is_ok();
+                let turned_away = self.socket.accept();
+                self.ready = turned_away.is_ok();
+                // Another thread may have taken the spare one's place.
+                self.starved = turned_away.as_ref().is_err_and(is_out_of_descriptors);
+                drop(turned_away);
                 self.spare = spare();
                 if self.ready { Accepted::TurnedAway } else { Accepted::Nobody }
             }

@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::faults::Faults;
+use super::half_open::HalfOpen;
 use super::listener::{Accepted, Kind, Listener};
 use super::mailbox::{Mailbox, ToLoop};
 use super::slot::{Buffers, Layers, Progress, Queued, Slot};
@@ -30,6 +31,8 @@ const READS_PER_FLUSH: usize = 64;
 /// Clients accepted per listener and turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EVENTS_PER_TURN: usize = 1024;
+/// Between two attempts to accept without a descriptor.
+const STARVED_RETRY_MS: u64 = 100;
 /// After this no further TLS handshake is taken up in a turn. One is in the order of a millisecond
 /// of arithmetic (most with an RSA key), and clients that are connected wait for it.
 const HANDSHAKES_PER_TURN: Duration = Duration::from_millis(1);
@@ -47,6 +50,8 @@ pub(super) struct Loop {
     wheel: Wheel,
     /// Connections with more to read than their share of a turn.
     unread: Vec<Token>,
+    /// Sockets in the order they came, of which some still await their CONNECT.
+    half_open: HalfOpen,
     /// Connections whose TLS handshake goes on when there is time.
     shaking_hands: VecDeque<Token>,
     buffers: Buffers,
@@ -60,6 +65,11 @@ pub(super) struct Loop {
 
 fn token_of(key: usize, generation: u32) -> Token {
     Token((generation as usize) << 32 | key)
+}
+
+fn awaits_client(slots: &Slab<Slot>, token: Token) -> bool {
+    let slot = slots.get(token.0 & (SLOTS - 1));
+    slot.is_some_and(|s| s.generation == (token.0 >> 32) as u32 && s.inbound.awaits_client())
 }
 
 impl Loop {
@@ -76,6 +86,7 @@ impl Loop {
             next_generation: 1,
             wheel: Wheel::new(),
             unread: Vec::new(),
+            half_open: HalfOpen::default(),
             shaking_hands: VecDeque::new(),
             buffers: Buffers { raw: vec![0; READ_BYTES].into_boxed_slice(), plain: Vec::new() },
             reads: 0,
@@ -106,6 +117,9 @@ impl Loop {
                 break;
             }
             self.now_ms = self.clock_ms();
+            for listener in &mut self.listeners {
+                listener.ready |= std::mem::take(&mut listener.starved);
+            }
             self.wheel.advance(self.now_ms, &mut due);
             for event in &events {
                 self.event(event);
@@ -139,6 +153,10 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let mut until_ms = self.drain_until_ms;
+        if self.accepting && self.listeners.iter().any(|listener| listener.starved) {
+            let next_ms = self.now_ms + STARVED_RETRY_MS;
+            until_ms = Some(until_ms.map_or(next_ms, |ms| ms.min(next_ms)));
+        }
         if !self.slots.is_empty() {
             let next_ms = self.wheel.next_ms();
             until_ms = Some(until_ms.map_or(next_ms, |ms| ms.min(next_ms)));
@@ -241,12 +259,13 @@ impl Loop {
         if slot.is_handshake && !slot.inbound.is_handshake() {
             slot.is_handshake = false;
             slot.conn.context().counters.decrement(Metric::Handshakes);
-            if flow == Flow::Open {
+            if matches!(flow, Flow::Open | Flow::Yield) {
                 self.check(token);
             }
         }
         match flow {
             Flow::Open => {}
+            Flow::Yield => self.unread.push(token),
             Flow::Held => {
                 if let Some(slot) = self.slot(token) {
                     slot.held = true;
@@ -276,7 +295,11 @@ impl Loop {
     }
 
     fn read_unread(&mut self) {
-        for token in std::mem::take(&mut self.unread) {
+        let mut unread = std::mem::take(&mut self.unread);
+        // Noted more than once, it would have more than its share.
+        unread.sort_unstable();
+        unread.dedup();
+        for token in unread {
             self.read(token);
         }
     }
@@ -289,7 +312,9 @@ impl Loop {
             return;
         }
         let flow = slot.attend(now_ms);
-        if flow == Flow::Open && std::mem::take(&mut slot.held) {
+        let goes_on = matches!(flow, Flow::Open | Flow::Yield);
+        let was_held = goes_on && std::mem::take(&mut slot.held);
+        if was_held && flow == Flow::Open {
             // Its events were passed over meanwhile.
             self.unread.push(token);
         }
@@ -381,11 +406,31 @@ impl Loop {
         }
     }
 
+    /// Whether there is no room for one more socket.
+    fn is_full(&self) -> bool {
+        let Context { counters, limits, .. } = &*self.mailbox.context;
+        counters.get(Metric::Handshakes) >= u64::from(limits.handshakes_max)
+            || counters.get(Metric::Sockets) >= u64::from(limits.connections_max)
+    }
+
+    /// Closes the socket that has awaited its CONNECT for longest, so that many that never send
+    /// one keep nobody out who does.
+    fn evict_half_open(&mut self) {
+        let oldest = self.half_open.oldest(|token| awaits_client(&self.slots, token));
+        if let Some(token) = oldest {
+            self.mailbox.context.counters.increment(Metric::SocketsRefused);
+            self.remove(token);
+        }
+    }
+
     fn adopt(&mut self, mut stream: TcpStream, kind: Kind, acceptor: Option<&Acceptor>) {
+        self.half_open.sweep(|token| awaits_client(&self.slots, token));
+        if self.is_full() {
+            self.evict_half_open();
+        }
+        let full = self.is_full();
         let context = &self.mailbox.context;
         let (counters, limits) = (&context.counters, &context.limits);
-        let full = counters.get(Metric::Handshakes) >= u64::from(limits.handshakes_max)
-            || counters.get(Metric::Sockets) >= u64::from(limits.connections_max);
         let entry = self.slots.vacant_entry();
         let generation = self.next_generation;
         let token = token_of(entry.key(), generation);
@@ -407,6 +452,7 @@ impl Loop {
         counters.increment(Metric::Sockets);
         counters.increment(Metric::Handshakes);
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
+        self.half_open.push(token);
         let link = TcpLink::new(stream, self.mailbox.clone(), token);
         let tls = session.map(|session| TlsLink::new(link.clone(), session));
         let websocket = match kind {

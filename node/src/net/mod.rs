@@ -1,6 +1,7 @@
 //! Bytes in and out: event loops, outboxes, TLS, WebSocket, listeners; the tokio front end for simulation.
 
 mod faults;
+mod half_open;
 mod listener;
 mod loops;
 mod mailbox;

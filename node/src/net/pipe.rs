@@ -105,6 +105,11 @@ where
     let mut written = 0;
     let mut flow = Flow::Open;
     loop {
+        while flow == Flow::Yield {
+            tokio::task::yield_now().await;
+            inbound.begin_turn();
+            flow = turn(|| inbound.feed(conn, &[], now_ms()));
+        }
         if matches!(flow, Flow::Over | Flow::Broken(_)) {
             if let Flow::Broken(fault) = flow {
                 Faults::default().log(conn, &fault, 0);
@@ -135,7 +140,10 @@ where
                 Ok(0) | Err(_) => {
                     flow = Flow::Over;
                 }
-                Ok(read) => flow = turn(|| inbound.feed(conn, &buf[..read], now_ms())),
+                Ok(read) => {
+                    inbound.begin_turn();
+                    flow = turn(|| inbound.feed(conn, &buf[..read], now_ms()));
+                }
             },
             wrote = writer.write(&writing[written..]), if written < writing.len() => match wrote {
                 Ok(0) | Err(_) => flow = Flow::Over,

@@ -74,12 +74,25 @@ pub(super) enum Queued {
 impl Slot {
     /// Reads what has come, within this turn's bounds.
     pub fn read(&mut self, buffers: &mut Buffers, now_ms: u64) -> Progress {
+        self.inbound.begin_turn();
+        if !self.lingers && self.inbound.keeps_bytes() {
+            // What the last turn did not get to.
+            let flow = self.inbound.feed(&self.conn, &[], now_ms);
+            let flow = self.attended(flow, now_ms);
+            if flow != Flow::Open {
+                return Progress::Flow(flow);
+            }
+        }
         let Buffers { raw, plain } = buffers;
         for _ in 0..READS_PER_TURN {
             let read = match self.link.read(raw) {
                 Ok(0) => return Progress::Gone,
                 Ok(read) => read,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // The end that TLS tells of may have come with what had to wait.
+                    let ended = !self.lingers && self.tls().is_some_and(TlsLink::has_ended);
+                    return if ended { Progress::Gone } else { Progress::Drained };
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Progress::Gone,
             };
@@ -190,6 +203,12 @@ impl Slot {
     /// Goes on with what was held up.
     pub fn attend(&mut self, now_ms: u64) -> Flow {
         let flow = self.inbound.attend(&self.conn, now_ms);
+        self.attended(flow, now_ms)
+    }
+
+    /// After MQTT went on with what it had kept, which came to `flow`: what follows from that for
+    /// the layers below.
+    fn attended(&mut self, flow: Flow, now_ms: u64) -> Flow {
         match self.layers.as_mut().and_then(|layers| layers.websocket.as_mut()) {
             None => flow,
             Some(websocket) => websocket.attended(&self.conn, &mut self.inbound, flow, now_ms),

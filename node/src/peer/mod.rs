@@ -5,6 +5,7 @@ mod backoff;
 mod channel;
 mod dial;
 pub mod forward;
+mod greeting;
 mod join;
 pub mod lease;
 mod member;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::auth::RateLimit;
 use super::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
+use super::greeting::Greeting;
 
 /// Streams that one peer connection may have open.
 const MAX_STREAMS: u32 = 1024;
@@ -46,23 +48,26 @@ where
         .await
 }
 
-/// The connections that come in at `listener`. Failures to accept are logged and survived.
+/// The connections that come in at `listener` and begin as peers do. Failures to accept are logged
+/// and survived; who stays silent or says something else is closed, see [`Greeting`].
 pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
-    stream::unfold((listener, RateLimit::new(ACCEPT_LOG_INTERVAL_MS)), |(listener, log)| async move {
+    let log = RateLimit::new(ACCEPT_LOG_INTERVAL_MS);
+    stream::unfold((listener, log, Greeting::default()), |(listener, log, mut greeting)| async move {
         loop {
-            match listener.accept().await {
-                Ok((connection, from)) => {
-                    if let Err(e) = connection.set_nodelay(true) {
-                        debug!("connection from {from} ended at once: {e}");
-                        continue;
-                    }
-                    return Some((Ok(connection), (listener, log)));
-                }
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                connection = greeting.next() => return Some((Ok(connection), (listener, log, greeting))),
+            };
+            match accepted {
+                Ok((connection, from)) => match connection.set_nodelay(true) {
+                    Ok(()) => greeting.push(connection),
+                    Err(e) => debug!("connection from {from} ended at once: {e}"),
+                },
                 Err(e) => {
                     if let Some(suppressed) = log.permit() {
                         warn!(suppressed, "cannot accept a peer's connection: {e}");
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             }
         }

@@ -124,6 +124,7 @@ impl Member {
             proposer: Arc::new(proposer),
             forwarder,
             lease: lease.clone(),
+            runtime: runtime.clone(),
             rebirth: Box::new(move || {
                 if let Some(member) = reborn.upgrade() {
                     runtime.spawn(raft::scoped(member.next_life()));

@@ -24,7 +24,7 @@ impl fmt::Debug for NodeCollector {
 /// Counters of connections: metric, name, help.
 const COUNTERS: &[(Metric, &str, &str)] = &[
     (Metric::SocketsAccepted, "sockets_accepted", "Sockets accepted from clients"),
-    (Metric::SocketsRefused, "sockets_refused", "Sockets closed on arrival for want of room"),
+    (Metric::SocketsRefused, "sockets_refused", "Sockets closed before their CONNECT for want of room"),
     (Metric::TlsFailures, "tls_failures", "Sockets closed because the client broke TLS or did not speak it"),
     (Metric::ConnectAccepted, "connects_accepted", "CONNECTs that were let in"),
     (Metric::ConnectRefused, "connects_refused", "CONNECTs that were refused"),

@@ -1,6 +1,7 @@
 //! Start and stop of a node: the only place that knows all the others.
 
 mod control;
+mod descriptors;
 mod error;
 mod host;
 mod member;

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::descriptors;
 use super::error::StartError;
 use super::member::{Member, Parts};
 use super::metrics::NodeCollector;
@@ -25,7 +26,7 @@ use crate::env;
 use crate::net::{self, Bound, Kind};
 use crate::peer::{self, ClusterId, JoinToken, Secret};
 use crate::raft::{NodeConfig, Snapshots};
-use crate::session::{Context, Counters};
+use crate::session::{self, Context, Counters};
 use crate::state::{NodeId, NodeInfo};
 use crate::store::{ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore};
 
@@ -341,7 +342,9 @@ impl Node {
 
     async fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
         let front = Front::new(member.broker.clone(), self.access().await?);
-        let context = Context::new((&self.config.limits).into(), Arc::new(front));
+        let mut limits = session::Limits::from(&self.config.limits);
+        limits.connections_max = descriptors::room_for_clients(limits.connections_max);
+        let context = Context::new(limits, Arc::new(front));
         let server = net::Server::start(&context, self.loops).map_err(StartError::Runtime)?;
         let _ = self.context.set(context);
         for bound in mqtt {

@@ -8,6 +8,20 @@ use super::outbound::{Flags, Outbound};
 use super::{AckTicket, Conn, Ended, Metric};
 use crate::mqtt::{ReasonCode, Version, encode};
 
+/// Filters of one SUBSCRIBE or UNSUBSCRIBE beyond which it is alone under way on its connection:
+/// the broker may then take its time and keeps the order all the same.
+pub const FILTERS_AT_ONCE: usize = 256;
+/// Filters that weigh as much as one more request.
+const FILTERS_PER_REQUEST: usize = 16;
+
+/// What a SUBSCRIBE or UNSUBSCRIBE counts for.
+fn weight(filters: usize, requests_max: u16) -> u16 {
+    if filters > FILTERS_AT_ONCE {
+        return requests_max.max(1);
+    }
+    (1 + (filters / FILTERS_PER_REQUEST) as u16).min(requests_max.max(1))
+}
+
 #[derive(Debug)]
 struct Owed {
     packet_id: u16,
@@ -26,7 +40,7 @@ pub(super) struct Receiving {
     at_least_once: u16,
     /// QoS 2 packet ids from PUBLISH to PUBREL.
     received: BTreeSet<u16>,
-    /// SUBSCRIBE, UNSUBSCRIBE and PUBREL that the broker has not answered.
+    /// SUBSCRIBE, UNSUBSCRIBE and PUBREL that the broker has not answered, by their weight.
     requests: u16,
     /// SUBSCRIBE and UNSUBSCRIBE among them.
     subscriptions: u16,
@@ -144,7 +158,7 @@ impl Conn {
     /// `PacketIdentifierNotFound`.
     pub fn released(self: &Arc<Self>, packet_id: u16, code: ReasonCode) {
         let version = self.version();
-        self.answer(|out| {
+        self.answer(0, |out| {
             out.receiving().received.remove(&packet_id);
             out.append(|buf| encode::pubcomp(buf, version, packet_id, code));
         });
@@ -153,27 +167,29 @@ impl Conn {
     /// Answers SUBSCRIBE: one code per filter, in its order [MQTT-3.9.3-1].
     pub fn subscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer_within(|buf| encode::suback(buf, version, packet_id, codes));
+        self.answer_within(codes.len(), |buf| encode::suback(buf, version, packet_id, codes));
     }
 
     /// Answers UNSUBSCRIBE: one code per filter, in its order.
     pub fn unsubscribed(self: &Arc<Self>, packet_id: u16, codes: &[ReasonCode]) {
         let version = self.version();
-        self.answer_within(|buf| encode::unsuback(buf, version, packet_id, codes));
+        self.answer_within(codes.len(), |buf| encode::unsuback(buf, version, packet_id, codes));
     }
 
-    /// Notes a request that the broker will answer; says whether there are as many as allowed.
-    pub(super) fn expect_answer(&self) -> bool {
+    /// Notes a request with so many filters that the broker will answer; says whether there are as
+    /// many as allowed.
+    pub(super) fn expect_answer_of(&self, filters: usize) -> bool {
         let mut out = self.out.lock();
+        let requests_max = self.limits().requests_max;
         let requests = &mut out.receiving().requests;
-        *requests += 1;
-        *requests >= self.limits().requests_max
+        *requests = requests.saturating_add(weight(filters, requests_max));
+        *requests >= requests_max
     }
 
-    /// As [`expect_answer`](Self::expect_answer), for a SUBSCRIBE or UNSUBSCRIBE.
-    pub(super) fn expect_subscription(&self) -> bool {
+    /// As [`expect_answer_of`](Self::expect_answer_of), for a SUBSCRIBE or UNSUBSCRIBE.
+    pub(super) fn expect_subscription(&self, filters: usize) -> bool {
         self.out.lock().receiving().subscriptions += 1;
-        self.expect_answer()
+        self.expect_answer_of(filters)
     }
 
     /// Whether subscriptions of the client are unanswered, which what it publishes now has to
@@ -191,9 +207,9 @@ impl Conn {
 
     /// Answers with a packet as long as the request. A client that asks for so much that it does
     /// not take the answer is disconnected [MQTT-3.1.2-24].
-    fn answer_within(self: &Arc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
+    fn answer_within(self: &Arc<Self>, filters: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut fits = true;
-        self.answer(|out| {
+        self.answer(filters, |out| {
             out.receiving().subscription_answered();
             fits = out.append_within(write);
         });
@@ -202,13 +218,13 @@ impl Conn {
         }
     }
 
-    fn answer(self: &Arc<Self>, answer: impl FnOnce(&mut Outbound)) {
+    fn answer(self: &Arc<Self>, filters: usize, answer: impl FnOnce(&mut Outbound)) {
         self.with_out(|out| {
             if out.flags.has(Flags::CLOSING) {
                 return;
             }
             let requests = &mut out.receiving().requests;
-            *requests = requests.saturating_sub(1);
+            *requests = requests.saturating_sub(weight(filters, self.limits().requests_max));
             answer(out);
         });
         self.relieve();

@@ -15,7 +15,8 @@ pub enum Metric {
     /// Gauge: accepted clients.
     Connections,
     SocketsAccepted,
-    /// Closed on arrival: too many handshakes or connections, or out of descriptors.
+    /// Closed on arrival, or while the CONNECT was awaited, to make room: too many handshakes or
+    /// connections, or out of descriptors.
     SocketsRefused,
     /// Connections closed because their client broke TLS or did not speak it.
     TlsFailures,

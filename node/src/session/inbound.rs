@@ -22,11 +22,17 @@ const IDLE_CHECK_MS: u64 = 60_000;
 /// nothing else while it sends a large one.
 const SIGN_OF_LIFE_BYTES: usize = 1_000;
 
+/// What one connection may have done in one turn of its front end, so that a flood delays the
+/// others by no more: a packet costs 1, and so does every delivery and filter it brings about.
+const TURN_BUDGET: u16 = 512;
+
 /// What the front end does next with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Reads on.
     Open,
+    /// Lets others have their turn; then calls [`Inbound::feed`] with nothing before it reads on.
+    Yield,
     /// Does not read until [`Inbound::attend`] says otherwise.
     Held,
     /// Reads no more: calls [`Inbound::end`] and lets the client take what is left.
@@ -59,6 +65,8 @@ pub struct Inbound {
     /// before CONNECT was passed on, when the connection began.
     since_ms: u64,
     keep_alive_s: u16,
+    /// What is left of this turn's.
+    budget: u16,
     phase: Phase,
     /// Not read because of its backlog, since `since_ms`.
     stalled: bool,
@@ -99,6 +107,7 @@ impl Inbound {
             rare: None,
             since_ms: now_ms,
             keep_alive_s: 0,
+            budget: TURN_BUDGET,
             phase: Phase::Fresh,
             stalled: false,
             expires_at_once: true,
@@ -112,12 +121,27 @@ impl Inbound {
         matches!(self.phase, Phase::Fresh | Phase::Verifying | Phase::Challenged | Phase::Waiting)
     }
 
+    /// The client is to send its CONNECT, or its next step of the authentication that began with it.
+    pub fn awaits_client(&self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Challenged)
+    }
+
+    /// The front end's turn for this connection begins.
+    pub fn begin_turn(&mut self) {
+        self.budget = TURN_BUDGET;
+    }
+
+    /// Whether bytes are kept: unprocessed ones, or the beginning of a packet.
+    pub fn keeps_bytes(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
 
-    /// Takes what was read. While held, bytes are kept unprocessed; the front end hands over
-    /// only what it had already read, which bounds them.
+    /// Takes what was read. While held, or when the turn's budget is spent, bytes are kept
+    /// unprocessed; the front end hands over only what it had already read, which bounds them.
     pub fn feed(&mut self, conn: &Arc<Conn>, bytes: &[u8], now_ms: u64) -> Flow {
         if !bytes.is_empty() {
             conn.context().counters.add(Metric::BytesReceived, bytes.len() as u64);
@@ -160,6 +184,7 @@ impl Inbound {
 
     /// Called after a wake-up: goes on with what was held up.
     pub fn attend(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Flow {
+        self.begin_turn();
         self.follow(conn, now_ms);
         if self.stalled && !conn.must_stall() {
             self.stalled = false;
@@ -185,7 +210,7 @@ impl Inbound {
     /// Called after the front end has answered by itself, below MQTT: whoever does not take such
     /// answers is not read either. They do not count for the keep-alive.
     pub fn answered(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Flow {
-        if self.goes_on() {
+        if self.listens() {
             self.stall_if_overloaded(conn);
             if self.stalled && self.phase == Phase::Open {
                 self.since_ms = now_ms;
@@ -257,7 +282,16 @@ impl Inbound {
     }
 
     fn goes_on(&self) -> bool {
+        self.listens() && self.budget > 0
+    }
+
+    /// Whether the client may have its packets processed.
+    fn listens(&self) -> bool {
         matches!(self.phase, Phase::Fresh | Phase::Challenged | Phase::Open) && !self.stalled
+    }
+
+    fn spend(&mut self, cost: usize) {
+        self.budget = self.budget.saturating_sub(u16::try_from(cost).unwrap_or(u16::MAX));
     }
 
     /// Takes over what other threads did to the connection.
@@ -352,7 +386,13 @@ impl Inbound {
                 if !self.stalled && batch.packets > 0 {
                     self.stall_if_overloaded(conn);
                 }
-                if self.stalled { Flow::Held } else { Flow::Open }
+                if self.stalled {
+                    Flow::Held
+                } else if self.budget == 0 && self.keeps_bytes() {
+                    Flow::Yield
+                } else {
+                    Flow::Open
+                }
             }
         }
     }
@@ -380,6 +420,7 @@ impl Inbound {
         if self.phase == Phase::Open {
             self.since_ms = batch.now_ms;
         }
+        self.spend(1);
         let version = (self.phase != Phase::Fresh).then(|| conn.version());
         let result = if self.phase == Phase::Challenged && !mqtt::may_precede_connack(bytes[0]) {
             Err(TOO_EARLY)
@@ -411,7 +452,7 @@ impl Inbound {
             Packet::PubComp(ack) => client_ack(conn, ClientAck::Comp, &ack, batch),
             Packet::PubRel(ack) => {
                 if conn.is_persistent() {
-                    batch.check_stall |= conn.expect_answer();
+                    batch.check_stall |= conn.expect_answer_of(0);
                     conn.context().service.release(conn, ack.packet_id);
                 } else {
                     conn.release(ack.packet_id);
@@ -423,11 +464,13 @@ impl Inbound {
                 Ok(())
             }
             Packet::Subscribe(subscribe) => {
+                self.spend(subscribe.filters.len());
                 self.subscribing |= conn.is_persistent();
                 subscribe_to(conn, &subscribe, batch);
                 Ok(())
             }
             Packet::Unsubscribe(unsubscribe) => {
+                self.spend(unsubscribe.filters.len());
                 self.subscribing |= conn.is_persistent();
                 unsubscribe_from(conn, &unsubscribe, batch)
             }
@@ -562,7 +605,9 @@ impl Inbound {
             expires_at_ms: 0,
             publisher: conn.client(),
         };
-        conn.context().service.publish(conn, &publication, publish.expiry_s, ticket, publish.packet_id);
+        let service = &conn.context().service;
+        let made = service.publish(conn, &publication, publish.expiry_s, ticket, publish.packet_id);
+        self.spend(made);
         Ok(())
     }
 
@@ -626,7 +671,7 @@ fn subscribe_to(conn: &Arc<Conn>, subscribe: &Subscribe<'_>, batch: &mut Batch) 
         .iter()
         .map(|item| SubscribeItem { filter: item.filter, options: item.options })
         .collect();
-    batch.check_stall |= conn.expect_subscription();
+    batch.check_stall |= conn.expect_subscription(items.len());
     if items.len() > usize::from(conn.limits().filters_max) {
         return conn.subscribed(subscribe.packet_id, &vec![ReasonCode::QuotaExceeded; items.len()]);
     }
@@ -644,7 +689,7 @@ fn unsubscribe_from(
         // UNSUBACK of 3.x cannot say no.
         return Err(DecodeError::new(ReasonCode::QuotaExceeded, "more filters than allowed"));
     }
-    batch.check_stall |= conn.expect_subscription();
+    batch.check_stall |= conn.expect_subscription(filters.len());
     if too_many {
         // UNSUBACK has no code for a quota.
         let codes = vec![ReasonCode::ImplementationSpecificError; filters.len()];

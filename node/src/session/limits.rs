@@ -28,7 +28,7 @@ pub struct Limits {
     /// 5.0 client that exceeds it is disconnected with 0x93, a 3.x client is not read meanwhile.
     pub receive_maximum: u16,
     /// SUBSCRIBE, UNSUBSCRIBE and PUBREL packets that may wait for the broker's answer before
-    /// the connection is not read until one is given.
+    /// the connection is not read until one is given; every 16 filters count as one more.
     pub requests_max: u16,
     /// Topic aliases a client may define; announced as Topic Alias Maximum.
     pub topic_alias_max: u16,

@@ -18,6 +18,7 @@ mod service;
 mod turn;
 mod window;
 
+pub use acks::FILTERS_AT_ONCE;
 pub use conn::Conn;
 pub use counters::{Counters, Metric};
 pub use deliver::{Backlog, Delivered, Delivery};

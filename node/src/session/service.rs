@@ -93,7 +93,8 @@ pub trait Service: Send + Sync + 'static {
     /// A PUBLISH. `expiry_s` is its Message Expiry Interval as it came (`expires_at_ms` of the
     /// publication is 0). With a ticket it is answered once by [`Conn::acknowledge`]. QoS 2 of a
     /// clean session comes once per message; that of a persistent session comes as often as the
-    /// client sends it, and is told apart by `packet_id`.
+    /// client sends it, and is told apart by `packet_id`. Returns how many deliveries it made
+    /// before it returned, which the publisher's turn is shortened by.
     fn publish(
         &self,
         conn: &Arc<Conn>,
@@ -101,7 +102,7 @@ pub trait Service: Send + Sync + 'static {
         expiry_s: Option<u32>,
         ticket: Option<AckTicket>,
         packet_id: u16,
-    );
+    ) -> usize;
 
     /// PUBREL of a persistent session's QoS 2 publish, answered by [`Conn::released`].
     fn release(&self, conn: &Arc<Conn>, packet_id: u16);

@@ -132,7 +132,7 @@ impl Service for FakeService {
         expiry_s: Option<u32>,
         ticket: Option<AckTicket>,
         packet_id: u16,
-    ) {
+    ) -> usize {
         self.published.fetch_add(1, Ordering::Relaxed);
         self.note(|| {
             format!(
@@ -155,6 +155,7 @@ impl Service for FakeService {
                 conn.acknowledge(ticket, ReasonCode::Success);
             }
         }
+        self.subscribers.lock().len()
     }
 
     fn release(&self, conn: &Arc<Conn>, packet_id: u16) {
@@ -283,7 +284,13 @@ impl Harness {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> Flow {
-        turn(|| self.inbound.feed(&self.conn, bytes, self.now_ms))
+        self.inbound.begin_turn();
+        let mut flow = turn(|| self.inbound.feed(&self.conn, bytes, self.now_ms));
+        while flow == Flow::Yield {
+            self.inbound.begin_turn();
+            flow = turn(|| self.inbound.feed(&self.conn, &[], self.now_ms));
+        }
+        flow
     }
 
     /// What the client has received since, in words.

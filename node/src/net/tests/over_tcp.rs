@@ -316,3 +316,20 @@ fn not_accepting_is_waiting() {
     running.server.set_accepting(true);
     assert_eq!(read_packets(&mut stream, 1, Version::V311), ["CONNACK 00"]);
 }
+
+#[test]
+fn who_never_sends_connect_keeps_nobody_out() {
+    let limits = Limits { handshakes_max: 8, ..Limits::default() };
+    let running = start(Kind::Tcp, limits, 1);
+    let mut first = connect(&running, &v311("first"));
+    let mut silent: Vec<TcpStream> = (0..8).map(|_| dial(&running)).collect();
+    running.until("all are half-open", |r| r.context.counters.get(Metric::Handshakes) == 8);
+    let second = connect(&running, &v311("second"));
+    // The oldest made room, and only that one.
+    assert_eq!(read_end(&mut silent[0]), b"");
+    assert_eq!(running.context.counters.get(Metric::SocketsRefused), 1);
+    silent[1].write_all(&[0x10]).expect("still there");
+    drop(second);
+    first.write_all(&[0xC0, 0]).expect("still there");
+    assert_eq!(read_packets(&mut first, 1, Version::V311), ["PINGRESP"]);
+}

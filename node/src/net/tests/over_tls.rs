@@ -183,3 +183,36 @@ fn counters_return_to_zero_after_broken_handshakes() {
     encrypted.running.until("all are gone", |_| counters.get(Metric::Sockets) == 0);
     assert_eq!((counters.get(Metric::Handshakes), counters.get(Metric::TlsFailures)), (0, 2));
 }
+
+#[test]
+fn the_end_waits_for_a_flood_that_came_before_it() {
+    const COUNT: usize = 5_000;
+    let encrypted = start(Limits::default(), 1);
+    encrypted.running.service.quiet.store(true, Ordering::Relaxed);
+    let mut client = encrypted.connect(&v5("flood"));
+    let mut flood = publish_bytes(Version::V5, "t", b"x", QoS::AtMostOnce, 0).repeat(COUNT);
+    flood.extend([0xC0, 0]);
+    // Nothing but what TLS says tells of the end: the socket stays open.
+    send(&mut client, &flood);
+    client.conn.send_close_notify();
+    client.flush().expect("reads");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(packets(&rest, Version::V5), ["PINGRESP"]);
+    assert_eq!(encrypted.running.service.published.load(Ordering::Relaxed), COUNT);
+}
+
+#[test]
+fn who_never_shakes_hands_keeps_nobody_out() {
+    let encrypted = start(Limits { handshakes_max: 8, ..Limits::default() }, 1);
+    let dial = || TcpStream::connect(encrypted.running.address).expect("listens");
+    let mut silent: Vec<TcpStream> = (0..8).map(|_| dial()).collect();
+    let counters = &encrypted.running.context.counters;
+    encrypted.running.until("all are half-open", |_| counters.get(Metric::Handshakes) == 8);
+    let mut client = encrypted.connect(&v5("c"));
+    let mut rest = Vec::new();
+    silent[0].read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(counters.get(Metric::SocketsRefused), 1);
+    send(&mut client, &[0xC0, 0]);
+    assert_eq!(read_packets(&mut client, 1, Version::V5), ["PINGRESP"]);
+}

@@ -233,6 +233,24 @@ fn a_close_waits_for_packets_that_wait() {
 }
 
 #[test]
+fn a_close_waits_for_a_flood_that_came_before_it() {
+    const FRAMES: usize = 300;
+    const PER_FRAME: usize = 20;
+    let running = start(Kind::WebSocket, Limits::default(), 1);
+    running.service.quiet.store(true, Ordering::Relaxed);
+    let mut websocket = connected(&running);
+    let few = publish_bytes(Version::V311, "t", b"x", QoS::AtMostOnce, 0).repeat(PER_FRAME);
+    let mut bytes = frame(0x82, &few).repeat(FRAMES);
+    bytes.extend([frame(0x82, &[0xC0, 0]), frame(0x88, &[0x03, 0xE9])].concat());
+    let stream = websocket.get_mut();
+    stream.write_all(&bytes).expect("reads");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, [0x82, 2, 0xD0, 0, 0x88, 2, 0x03, 0xE9]);
+    assert_eq!(running.service.published.load(Ordering::Relaxed), FRAMES * PER_FRAME);
+}
+
+#[test]
 fn who_pings_and_does_not_listen_is_not_listened_to() {
     let limits = Limits { outbox_max_bytes: 1000, stall_timeout_ms: 60_000, ..Limits::default() };
     let running = start(Kind::WebSocket, limits, 1);

@@ -46,6 +46,11 @@ impl TlsLink {
         result
     }
 
+    /// The client has said that it sends nothing more.
+    pub fn has_ended(&self) -> bool {
+        self.tls.lock().process_new_packets().is_ok_and(|state| state.peer_has_closed())
+    }
+
     /// The socket takes bytes again.
     pub fn writable(&self) {
         // Otherwise as above.

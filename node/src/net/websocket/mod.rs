@@ -106,12 +106,12 @@ impl WebSocket {
         if pinged && flow == Flow::Open { inbound.answered(conn, now_ms) } else { flow }
     }
 
-    /// After `inbound` was attended to, which came to `flow`: lets the client go once all its
+    /// After `inbound` was attended to or fed what it had kept, which came to `flow`: lets the client go once all its
     /// packets are processed.
     pub fn attended(&mut self, conn: &Arc<Conn>, inbound: &mut Inbound, flow: Flow, now_ms: u64) -> Flow {
         let State::Leaving(last) = &self.state else { return flow };
         let last = *last;
-        if flow == Flow::Held {
+        if matches!(flow, Flow::Held | Flow::Yield) {
             return flow;
         }
         self.state = State::Over;

@@ -170,6 +170,25 @@ fn requests_beyond_the_bound_wait() {
 }
 
 #[test]
+fn a_request_of_very_many_filters_is_alone_under_way() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    let filters = vec![crate::mqtt::SubscribeFilter { filter: "a", options: Default::default() }; 257];
+    let subscribe = |packet_id, filters: &[_]| {
+        encoded(|buf| encode::subscribe(buf, Version::V5, packet_id, 0, filters).expect("fits"))
+    };
+    let both = [subscribe(1, &filters), subscribe(2, &filters[..1])].concat();
+    assert_eq!(h.send(&both), Flow::Held);
+    assert_eq!(h.service.take_calls().len(), 1);
+    h.conn.subscribed(1, &vec![ReasonCode::Success; filters.len()]);
+    assert_eq!(h.inbound.attend(&h.conn, 0), Flow::Open);
+    assert_eq!(h.service.take_calls(), ["subscribe 2 0 [\"a\"]"]);
+    // Nothing of its weight is left: as many small ones as ever may follow.
+    let small: Vec<u8> = (3..60).flat_map(|id| subscribe(id, &filters[..1])).collect();
+    assert_eq!(h.send(&small), Flow::Open);
+}
+
+#[test]
 fn topic_aliases() {
     let mut h = Harness::connected(Version::V5, Limits { topic_alias_max: 2, ..Limits::default() }, false);
     let send = |h: &mut Harness, topic: &str, alias: u16, with_topic: bool| {

@@ -93,3 +93,34 @@ fn a_packet_above_the_limit_is_refused_by_its_header() {
     let mut h = Harness::connected(Version::V5, Limits { packet_max_bytes: 100, ..Limits::default() }, false);
     assert_eq!(h.send(&[0x30, 98]), Flow::Open);
 }
+
+#[test]
+fn a_flood_is_worked_off_in_turns_and_in_order() {
+    let mut h = Harness::connected(Version::V311, Limits::default(), false);
+    let flood: Vec<u8> = (0..5_000)
+        .flat_map(|n: u32| publish_bytes(Version::V311, "t", n.to_string().as_bytes(), QoS::AtMostOnce, 0))
+        .collect();
+    h.inbound.begin_turn();
+    let mut flow = h.inbound.feed(&h.conn, &flood, 0);
+    let (mut turns, mut done) = (0, Vec::new());
+    while flow == Flow::Yield {
+        turns += 1;
+        let calls = h.service.take_calls();
+        assert!(calls.len() < 1_000, "{} publishes in one turn", calls.len());
+        done.extend(calls);
+        // What is read without a turn is kept.
+        assert_eq!(h.inbound.feed(&h.conn, &[0xC0], 0), Flow::Yield);
+        assert_eq!(h.inbound.feed(&h.conn, &[0], 0), Flow::Yield);
+        assert_eq!(h.service.take_calls(), [""; 0]);
+        h.inbound.begin_turn();
+        flow = h.inbound.feed(&h.conn, &[], 0);
+    }
+    done.extend(h.service.take_calls());
+    assert_eq!(flow, Flow::Open);
+    assert!(turns > 5, "{turns}");
+    assert_eq!(done.len(), 5_000);
+    for (n, call) in done.iter().enumerate() {
+        assert!(call.starts_with(&format!("publish t {n} q0")), "{call}");
+    }
+    assert_eq!(h.take().len(), turns, "the pings that came meanwhile");
+}
