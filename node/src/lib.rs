@@ -19,6 +19,9 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod env;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod logging;
 pub mod mqtt;
 pub mod net;

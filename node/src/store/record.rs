@@ -10,16 +10,16 @@
 use bytes::Bytes;
 
 /// Bytes of a record before its payload.
-pub(super) const HEADER_LEN: usize = 25;
+pub(crate) const HEADER_LEN: usize = 25;
 /// Bytes of the record that ends a full segment.
-pub(super) const SEAL_LEN: usize = HEADER_LEN;
+pub(crate) const SEAL_LEN: usize = HEADER_LEN;
 
 /// Set on the last record of a group: everything before it was written by the same call.
 const GROUP_END: u8 = 0x80;
 
 /// One change of the log, in the order in which it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(crate) enum Record {
     Entry {
         index: u64,
         payload: Bytes,
@@ -39,7 +39,7 @@ pub(super) enum Record {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Entry = 1,
     Vote = 2,
     Truncate = 3,
@@ -65,7 +65,7 @@ impl Kind {
 
 /// A record as found in a segment.
 #[derive(Debug)]
-pub(super) struct Raw<'a> {
+pub(crate) struct Raw<'a> {
     pub kind: Kind,
     pub group: u64,
     pub ends_group: bool,
@@ -82,7 +82,7 @@ impl Raw<'_> {
 
 /// Where a record is written, and as part of what.
 #[derive(Clone, Copy)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     pub segment: u32,
     pub group: u64,
     pub ends_group: bool,
@@ -96,7 +96,7 @@ fn checksum(segment: u32, header: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// Appends one record to `out`. `parts` together are its payload.
-pub(super) fn put(out: &mut Vec<u8>, stamp: Stamp, kind: Kind, index: u64, parts: [&[u8]; 2]) {
+pub(crate) fn put(out: &mut Vec<u8>, stamp: Stamp, kind: Kind, index: u64, parts: [&[u8]; 2]) {
     let start = out.len();
     let payload_len = parts[0].len() + parts[1].len();
     out.extend_from_slice(&(payload_len as u32).to_le_bytes());
@@ -120,12 +120,12 @@ fn u64_at(buf: &[u8], at: usize) -> u64 {
 }
 
 /// Bytes that the record at the start of `buf` claims to take; `buf` holds at least its header.
-pub(super) fn claimed_len(buf: &[u8]) -> usize {
+pub(crate) fn claimed_len(buf: &[u8]) -> usize {
     (u32_at(buf, 0) as usize).saturating_add(HEADER_LEN)
 }
 
 /// The record at the start of `buf`; `None`: none, or not a whole one, or a damaged one.
-pub(super) fn parse(buf: &[u8], segment: u32) -> Option<Raw<'_>> {
+pub(crate) fn parse(buf: &[u8], segment: u32) -> Option<Raw<'_>> {
     let header = buf.get(..HEADER_LEN)?;
     let kind = Kind::from_byte(header[8] & !GROUP_END)?;
     let payload = buf.get(HEADER_LEN..claimed_len(header))?;

@@ -12,14 +12,14 @@ use super::error::OpenError;
 use super::record::{self, HEADER_LEN, Kind, Raw};
 
 /// Bytes before the first record.
-pub(super) const HEAD_LEN: usize = 32;
+pub(crate) const HEAD_LEN: usize = 32;
 /// Version of the segment format that is written; older ones are read.
-pub(super) const FORMAT: u16 = 1;
+pub(crate) const FORMAT: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"RKRY-LOG";
 
 /// A segment whose records are still needed.
-pub(super) struct Segment {
+pub(crate) struct Segment {
     pub number: u32,
     pub path: PathBuf,
     pub file: Arc<File>,
@@ -30,18 +30,18 @@ pub(super) struct Segment {
 }
 
 /// The name that says a file's number.
-pub(super) fn file_name(number: u32) -> String {
+pub(crate) fn file_name(number: u32) -> String {
     format!("{number:010}.log")
 }
 
 /// The number in a segment's file name.
-pub(super) fn number_of(path: &Path) -> Option<u32> {
+pub(crate) fn number_of(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
     let digits = name.strip_suffix(".log")?;
     (digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-pub(super) fn head(number: u32, owner: u64, capacity: u32) -> [u8; HEAD_LEN] {
+pub(crate) fn head(number: u32, owner: u64, capacity: u32) -> [u8; HEAD_LEN] {
     let mut head = [0; HEAD_LEN];
     head[..8].copy_from_slice(&MAGIC);
     head[8..10].copy_from_slice(&FORMAT.to_le_bytes());
@@ -85,7 +85,7 @@ fn check_head(path: &Path, bytes: &[u8], number: u32, owner: u64) -> Result<u32,
 
 /// Where the records of the log have been read to, across segments.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     pub group: u64,
     /// The last record read was its group's last.
     pub group_whole: bool,
@@ -93,7 +93,7 @@ pub(super) struct Progress {
 
 /// How a segment's records end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Sealed,
     /// At this offset; `dirty`: what follows is not the zeros it should be.
     Open {
@@ -108,16 +108,29 @@ pub(super) enum End {
 /// # Errors
 /// Those of the file, of `each`, and damage: any bad record that is not the end of an
 /// interrupted write.
-pub(super) fn scan(
+pub(crate) fn scan(
     path: &Path,
+    number: u32,
+    owner: u64,
+    last: bool,
+    progress: &mut Progress,
+    each: impl FnMut(u32, Raw<'_>) -> Result<(), String>,
+) -> Result<(u32, End), OpenError> {
+    let bytes = fs::read(path).map_err(OpenError::io(path))?;
+    scan_bytes(path, &bytes, number, owner, last, progress, each)
+}
+
+/// As [`scan`], of what the file at `path` holds.
+pub(crate) fn scan_bytes(
+    path: &Path,
+    bytes: &[u8],
     number: u32,
     owner: u64,
     last: bool,
     progress: &mut Progress,
     mut each: impl FnMut(u32, Raw<'_>) -> Result<(), String>,
 ) -> Result<(u32, End), OpenError> {
-    let bytes = fs::read(path).map_err(OpenError::io(path))?;
-    let capacity = check_head(path, &bytes, number, owner)?;
+    let capacity = check_head(path, bytes, number, owner)?;
     let mut at = HEAD_LEN;
     while let Some(raw) = bytes.get(at..).and_then(|rest| record::parse(rest, number)) {
         if raw.group < progress.group {

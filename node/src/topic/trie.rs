@@ -185,7 +185,7 @@ impl<V> Trie<V> {
         // From the filter's end back to the root, until a node is still in use.
         let mut path: SmallVec<[(u32, &str); 16]> = SmallVec::new();
         let mut from = ROOT;
-        for level in filter.split('/').filter(|l| *l != "#") {
+        for level in filter.split('/').take_while(|l| *l != "#") {
             path.push((from, level));
             from = match level {
                 "+" => self.nodes[from as usize].plus,

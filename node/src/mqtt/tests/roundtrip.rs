@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::gen_packets::*;
+use super::gen_server::connack;
 use super::walk;
 use crate::mqtt::*;
 
@@ -141,37 +142,9 @@ proptest! {
     }
 
     #[test]
-    fn connack_packets(
-        numbers in (option::of(any::<u32>()), 1..=u16::MAX, option::of(1..=u32::MAX), any::<u16>(), option::of(any::<u16>())),
-        texts in vec(option::of(text()), 5),
-        auth_data in option::of(bytes()),
-        bits in any::<u8>(),
-        qos in qos(),
-        reason in reason(|c| c.is_defined_for(reason::CodeUse::ConnAck)),
-        user in user_properties(),
-    ) {
-        let text = |i: usize| texts[i].as_deref();
-        let ack = ConnAck {
-            session_present: bits & 1 != 0 && reason == ReasonCode::Success,
-            reason,
-            session_expiry_s: numbers.0,
-            receive_maximum: numbers.1,
-            maximum_qos: qos,
-            retain_available: bits & 2 != 0,
-            maximum_packet_size: numbers.2,
-            assigned_client_id: text(0),
-            topic_alias_maximum: numbers.3,
-            reason_string: text(1),
-            wildcard_subscriptions: bits & 4 != 0,
-            subscription_identifiers: bits & 8 != 0,
-            shared_subscriptions: bits & 16 != 0,
-            server_keep_alive_s: numbers.4,
-            response_information: text(2),
-            server_reference: text(3),
-            auth_method: text(4),
-            auth_data: auth_data.as_deref().filter(|_| text(4).is_some()),
-            user_properties: UserProperties::from_wire(&user).unwrap(),
-        };
+    fn connack_packets(owned in connack()) {
+        let ack = owned.borrow();
+        let reason = ack.reason;
         let mut out = Vec::new();
         prop_assert!(encode::connack(&mut out, Version::V5, &ack, u32::MAX));
         prop_assert_eq!(whole(&out, Some(Version::V5), true), Packet::ConnAck(ack));

@@ -46,7 +46,7 @@ impl Violation {
 /// The WebSocket side of one connection. Its front end hands it everything that is read, also
 /// while the connection lingers.
 #[derive(Debug)]
-pub(super) struct WebSocket {
+pub(crate) struct WebSocket {
     state: State,
     message_max: u32,
 }

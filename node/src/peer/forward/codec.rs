@@ -23,10 +23,10 @@ const KNOWN: u8 = QOS | RETAIN | BARRIER | SHARE | EXPIRES | PROPERTIES;
 /// Bytes that do not form a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed frame")]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// The bytes that [`encode`] will append.
-pub(super) fn encoded_len(frame: &Frame<'_>) -> usize {
+pub(crate) fn encoded_len(frame: &Frame<'_>) -> usize {
     let p = &frame.publication;
     let mut len = 1 + text_len(p.topic.len()) + text_len(p.publisher.len()) + text_len(p.payload.len());
     if frame.barrier != 0 {
@@ -44,7 +44,7 @@ pub(super) fn encoded_len(frame: &Frame<'_>) -> usize {
     len
 }
 
-pub(super) fn encode(frame: &Frame<'_>, to: &mut BytesMut) {
+pub(crate) fn encode(frame: &Frame<'_>, to: &mut BytesMut) {
     let p = &frame.publication;
     let mut flags = p.qos as u8;
     for (bit, set) in [
@@ -80,7 +80,7 @@ pub(super) fn encode(frame: &Frame<'_>, to: &mut BytesMut) {
 ///
 /// # Errors
 /// The bytes are cut short, not UTF-8 where text belongs, or use unknown flags.
-pub(super) fn decode<'a>(from: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+pub(crate) fn decode<'a>(from: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
     let Some((&flags, rest)) = from.split_first() else { return Ok(None) };
     *from = rest;
     if flags & !KNOWN != 0 {

@@ -6,7 +6,7 @@
 //! repeats nothing. All numbering belongs to one pair of lives: when the sender's or the
 //! receiver's epoch ends, what is not acknowledged is given up and said to be so.
 
-mod codec;
+pub(crate) mod codec;
 mod lane;
 mod link;
 mod receiver;

@@ -53,6 +53,8 @@ struct Loader {
     messages: Vec<Arc<Message>>,
     /// Shared filters that queued deliveries name, one copy each.
     groups: HashMap<Arc<str>, (), RandomState>,
+    /// The nodes have come; what refers to them follows.
+    has_nodes: bool,
     items: u64,
 }
 
@@ -93,6 +95,9 @@ impl Loader {
             }
             kind::NODES => {
                 let (nodes, rest) = take(bytes)?;
+                if std::mem::replace(&mut self.has_nodes, true) {
+                    return Err(damaged("the snapshot says twice what nodes there are"));
+                }
                 self.state.nodes = nodes;
                 Ok(rest)
             }
@@ -159,6 +164,9 @@ impl Loader {
 
     fn claim(&mut self, item: ClaimItem) -> io::Result<()> {
         let ClaimItem { client, incarnation, owner, will, session } = item;
+        if self.state.sessions.get(&client).is_some() {
+            return Err(damaged("the snapshot has a client id twice"));
+        }
         if let Some(owner) = owner {
             self.check_life(owner)?;
             self.state.nodes.claim_added(owner);

@@ -271,3 +271,44 @@ fn a_snapshot_is_read_to_its_end_and_not_beyond() {
     State::read(&mut from).expect("a snapshot");
     assert_eq!(from, b"next");
 }
+
+/// A snapshot with its records of this kind twice; each must hold one item.
+fn doubled(snapshot: &[u8], kind: u8) -> Vec<u8> {
+    const HEAD: usize = 12;
+    const END: u8 = 255;
+    let mut out = snapshot[..HEAD].to_vec();
+    let mut rest = &snapshot[HEAD..];
+    let mut added = 0;
+    while let Some((head, after)) = rest.split_first_chunk::<9>() {
+        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let mut body = after[..len].to_vec();
+        rest = &after[len..];
+        let twice = head[0] == kind;
+        added += u64::from(twice);
+        if head[0] == END {
+            let (items, _) = postcard::take_from_bytes::<u64>(&body).expect("a count");
+            body = postcard::to_stdvec(&(items + added)).expect("encodable");
+        }
+        let mut record = head[..5].to_vec();
+        record[1..].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&record), &body);
+        record.extend_from_slice(&checksum.to_le_bytes());
+        record.extend_from_slice(&body);
+        out.extend_from_slice(&record.repeat(1 + usize::from(twice)));
+    }
+    assert_eq!(added, 1);
+    out
+}
+
+#[test]
+fn a_snapshot_that_says_something_twice_is_an_error() {
+    const NODES: u8 = 2;
+    const CLAIM: u8 = 6;
+    let mut rig = Rig::new(2);
+    rig.claim(2, persistent("c"));
+    let good = bytes(&rig.state);
+    for (kind, what) in [(NODES, "twice what nodes"), (CLAIM, "a client id twice")] {
+        let error = State::read(&mut doubled(&good, kind).as_slice()).expect_err(what);
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
