@@ -77,7 +77,7 @@ async fn publish_window(
         let pause = Duration::from_millis(stage.rng.between(PACE_MS.0, PACE_MS.1));
         let send_at = Instant::now() + pause;
         while let Some(packet) = client.packet(send_at.saturating_duration_since(Instant::now())).await? {
-            let Packet::Ack(Ack { kind: AckKind::PubAck, id, code }) = packet else {
+            let Packet::Ack(Ack { kind: AckKind::PubAck, id, code, .. }) = packet else {
                 return Err(io::Error::other(format!("{packet:?} for a PUBACK")));
             };
             let Some(at) = sent.iter().position(|(number, _)| id_of(*number) == id) else {

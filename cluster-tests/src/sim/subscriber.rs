@@ -91,7 +91,7 @@ impl Session {
                     client.note(Event::Subscribed);
                 }
                 Some(Packet::Publish(message)) => self.take(client, message).await?,
-                Some(Packet::Ack(Ack { kind: AckKind::PubAck, id, code })) => {
+                Some(Packet::Ack(Ack { kind: AckKind::PubAck, id, code, .. })) => {
                     if let Some(at) = open.iter().position(|(of, ..)| *of == id) {
                         let (_, message, sent_ms) = open.swap_remove(at);
                         if code < 0x80 {
