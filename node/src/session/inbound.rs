@@ -22,9 +22,12 @@ const IDLE_CHECK_MS: u64 = 60_000;
 /// nothing else while it sends a large one.
 const SIGN_OF_LIFE_BYTES: usize = 1_000;
 
-/// What one connection may have done in one turn of its front end, so that a flood delays the
-/// others by no more: a packet costs 1, and so does every delivery and filter it brings about.
-const TURN_BUDGET: u16 = 512;
+/// What one connection may have done in one turn of its front end, in deliveries, so that a flood
+/// delays the others by no more: some 10 ms. Fewer would be written one message at a time to each
+/// subscriber of a wide fan-out, which costs a system call each.
+const TURN_BUDGET: u16 = 8_192;
+/// Of a packet, and of each filter in it, beside the deliveries that it brings about.
+const PACKET_COST: usize = 16;
 
 /// What the front end does next with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -420,7 +423,7 @@ impl Inbound {
         if self.phase == Phase::Open {
             self.since_ms = batch.now_ms;
         }
-        self.spend(1);
+        self.spend(PACKET_COST);
         let version = (self.phase != Phase::Fresh).then(|| conn.version());
         let result = if self.phase == Phase::Challenged && !mqtt::may_precede_connack(bytes[0]) {
             Err(TOO_EARLY)
@@ -464,13 +467,13 @@ impl Inbound {
                 Ok(())
             }
             Packet::Subscribe(subscribe) => {
-                self.spend(subscribe.filters.len());
+                self.spend(PACKET_COST * subscribe.filters.len());
                 self.subscribing |= conn.is_persistent();
                 subscribe_to(conn, &subscribe, batch);
                 Ok(())
             }
             Packet::Unsubscribe(unsubscribe) => {
-                self.spend(unsubscribe.filters.len());
+                self.spend(PACKET_COST * unsubscribe.filters.len());
                 self.subscribing |= conn.is_persistent();
                 unsubscribe_from(conn, &unsubscribe, batch)
             }
