@@ -1,18 +1,18 @@
 //! What a client sends, turned into calls of the broker.
 
 mod authentication;
+mod connecting;
+mod publishing;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use self::authentication::{Authentication, TOO_EARLY};
-use super::acks::Receive;
 use super::deliver::ClientAck;
-use super::{Conn, ConnectRequest, Ended, Metric, SubscribeItem, WillRequest, admission, pool};
+use super::{Conn, Ended, Metric, SubscribeItem, admission, pool};
 use crate::mqtt::{
-    self, Ack, Connect, DecodeError, Disconnect, Packet, Publication, Publish, QoS, ReasonCode, Subscribe,
-    Unsubscribe, Version, encode, topic,
+    self, Ack, DecodeError, Disconnect, Packet, ReasonCode, Subscribe, Unsubscribe, Version, encode,
 };
 use crate::state::{DeliveryStep, QueueSeq};
 
@@ -488,147 +488,6 @@ impl Inbound {
         }
     }
 
-    fn connect(
-        &mut self,
-        conn: &Arc<Conn>,
-        connect: &Connect<'_>,
-        bytes: &[u8],
-        now_ms: u64,
-    ) -> Result<(), DecodeError> {
-        let limits = conn.limits();
-        let refusal =
-            |reason, what| DecodeError { connack: Some(connect.version), ..DecodeError::new(reason, what) };
-        let may_be_empty = match connect.version {
-            Version::V5 => true,
-            // [MQTT-3.1.3-8] of 3.1.1
-            Version::V311 => connect.clean_start,
-            Version::V31 => false,
-        };
-        if connect.client_id.is_empty() && !may_be_empty {
-            return Err(refusal(ReasonCode::ClientIdentifierNotValid, "an empty client id"));
-        }
-        if connect.will.is_some_and(|will| topic::is_servers(will.topic)) {
-            return Err(refusal(ReasonCode::NotAuthorized, "a will for a topic of the server's own"));
-        }
-        let is_v5 = connect.version == Version::V5;
-        let keep_alive_max_s = limits.keep_alive_max_s;
-        let capped = is_v5
-            && keep_alive_max_s != u16::MAX
-            && (connect.keep_alive_s == 0 || connect.keep_alive_s > keep_alive_max_s);
-        self.keep_alive_s = if capped { keep_alive_max_s } else { connect.keep_alive_s };
-        self.expires_at_once = connect.session_expiry_s == 0;
-        conn.greet(connect, capped.then_some(keep_alive_max_s));
-        match connect.auth_method {
-            None => self.claim(conn, connect, None, now_ms),
-            Some(method) => {
-                let data = connect.auth_data.unwrap_or_default();
-                self.begin_authentication(conn, method, data, bytes, now_ms);
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes CONNECT on to the broker. `identity`: who the client has proved to be, if it did.
-    fn claim(&mut self, conn: &Arc<Conn>, connect: &Connect<'_>, identity: Option<&str>, now_ms: u64) {
-        let limits = conn.limits();
-        let expiry_s = match (connect.version == Version::V5, connect.clean_start) {
-            (true, _) => connect.session_expiry_s.min(limits.session_expiry_max_s),
-            (false, true) => 0,
-            (false, false) => limits.session_expiry_max_s,
-        };
-        let will_properties = connect.will.map(|will| will.forward_properties());
-        let request = ConnectRequest {
-            version: connect.version,
-            client_id: connect.client_id,
-            clean_start: connect.clean_start,
-            expiry_s,
-            keep_alive_s: self.keep_alive_s,
-            receive_maximum: connect.receive_maximum.min(limits.inflight_max).max(1),
-            identity,
-            username: connect.username,
-            password: connect.password,
-            will: connect.will.map(|will| WillRequest {
-                topic: will.topic,
-                payload: will.payload,
-                properties: will_properties.as_deref().unwrap_or_default(),
-                qos: will.qos,
-                retain: will.retain,
-                expiry_s: will.expiry_s,
-                delay_s: will.delay_s,
-            }),
-        };
-        self.phase = Phase::Waiting;
-        self.since_ms = now_ms;
-        self.known = true;
-        conn.context().service.connect(conn, &request);
-        self.follow(conn, now_ms);
-    }
-
-    fn publish(
-        &mut self,
-        conn: &Arc<Conn>,
-        publish: &Publish<'_>,
-        batch: &mut Batch,
-    ) -> Result<(), DecodeError> {
-        batch.publishes += 1;
-        let limits = conn.limits();
-        if publish.topic_alias != 0 && !publish.topic.is_empty() {
-            self.define_alias(publish.topic_alias, publish.topic, limits.topic_alias_max)?;
-        }
-        let topic = match publish.topic_alias {
-            0 => publish.topic,
-            alias => match self.rare.as_ref().and_then(|rare| rare.aliases.get(usize::from(alias) - 1)) {
-                Some(topic) if !topic.is_empty() => topic,
-                _ if alias > limits.topic_alias_max => return Err(bad_alias()),
-                _ => return Err(DecodeError::protocol("a topic alias that was not defined")),
-            },
-        };
-        admission::check_topic(topic, limits)?;
-        let ticket = match publish.qos {
-            QoS::AtMostOnce => None,
-            qos => match conn.receive(publish.packet_id, qos == QoS::ExactlyOnce) {
-                Receive::New { ticket, check_stall } => {
-                    batch.check_stall |= check_stall;
-                    Some(ticket)
-                }
-                Receive::Duplicate | Receive::Closed => return Ok(()),
-                Receive::Exceeded => {
-                    let reason = ReasonCode::ReceiveMaximumExceeded;
-                    return Err(DecodeError::new(reason, "more unacknowledged publishes than announced"));
-                }
-            },
-        };
-        let properties = publish.forward_properties();
-        let publication = Publication {
-            topic,
-            payload: publish.payload,
-            properties: &properties,
-            qos: publish.qos,
-            retain: publish.retain,
-            expires_at_ms: 0,
-            publisher: conn.client(),
-        };
-        let service = &conn.context().service;
-        let made = service.publish(conn, &publication, publish.expiry_s, ticket, publish.packet_id);
-        self.spend(made);
-        Ok(())
-    }
-
-    fn define_alias(&mut self, alias: u16, topic: &str, maximum: u16) -> Result<(), DecodeError> {
-        if alias > maximum {
-            return Err(bad_alias());
-        }
-        let index = usize::from(alias) - 1;
-        let aliases = &mut self.rare.get_or_insert_default().aliases;
-        if aliases.len() <= index {
-            aliases.resize_with(index + 1, Box::default);
-        }
-        if *aliases[index] != *topic {
-            aliases[index] = topic.into();
-        }
-        Ok(())
-    }
-
     fn disconnect(&mut self, conn: &Arc<Conn>, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
         if self.expires_at_once && disconnect.session_expiry_s.is_some_and(|s| s != 0) {
             // [MQTT-3.14.2.2.2]
@@ -651,11 +510,6 @@ impl Batch {
     fn new(now_ms: u64) -> Self {
         Self { now_ms, steps: Vec::new(), packets: 0, publishes: 0, fault: None, check_stall: false }
     }
-}
-
-fn bad_alias() -> DecodeError {
-    // [MQTT-3.3.2-9]
-    DecodeError::new(ReasonCode::TopicAliasInvalid, "a topic alias above the announced maximum")
 }
 
 fn client_ack(
