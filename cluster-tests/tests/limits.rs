@@ -194,9 +194,11 @@ fn packets_beyond_what_nodes_say_to_each_other_at_once_pass() {
     largest_packets_pass(66 << 20, false);
 }
 
-/// Takes minutes and gigabytes: `cargo test -p cluster-tests --test limits -- --ignored`.
+/// By hand: `cargo test -p cluster-tests --test limits -- --ignored`. All of it arrives; but that no
+/// election is lost to it does not hold yet, since the last part of a command is put together and
+/// applied on a thread that heartbeats need.
 #[test]
-#[ignore = "takes minutes and gigabytes"]
+#[ignore = "takes a minute and gigabytes, and an election is still lost to it"]
 fn the_largest_packet_of_mqtt_passes() {
     largest_packets_pass(268_435_460, true);
 }

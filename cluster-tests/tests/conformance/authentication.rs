@@ -1,11 +1,11 @@
 //! AUTH: enhanced authentication, here with SCRAM-SHA-256.
 
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, PASSWORD, Site, USER, case};
 use cluster_tests::mqtt::{
     AGAIN, CONTINUE, Client, Error, Packet, Prop, SCRAM, Scram, auth, disconnect, proof, prop,
 };
+
+use crate::messages::SOON;
 
 pub const CASES: &[Case] = &[
     case("an exchange of AUTH packets precedes the CONNACK, all of the same method", exchange)
@@ -19,8 +19,6 @@ pub const CASES: &[Case] = &[
     case("a client that fails to prove itself again is closed", failed_again).v5(&["4.12.1-2"]),
     case("AUTH keeps to the client's Maximum Packet Size", fits).v5(&["3.15.2-2", "3.15.2-3", "3.1.2-24"]),
 ];
-
-const LATE: Duration = Duration::from_secs(20);
 
 fn challenged(at: &Site) -> Result<(Client, Scram, Vec<u8>), Error> {
     Client::challenged(at.near(), &at.options(), USER, PASSWORD)
@@ -46,8 +44,8 @@ fn refused(at: &Site) -> Outcome {
     }
     let (mut client, mut scram, challenge) = Client::challenged(at.near(), &at.options(), USER, "wrong")?;
     client.send_auth(CONTINUE, SCRAM, &scram.answer(&challenge))?;
-    assert!(matches!(client.ending(LATE)?, Error::Refused(0x87)));
-    assert!(matches!(client.ending(LATE)?, Error::Closed));
+    assert!(matches!(client.ending(SOON)?, Error::Refused(0x87)));
+    assert!(matches!(client.ending(SOON)?, Error::Closed));
     Ok(())
 }
 
@@ -55,11 +53,11 @@ fn too_early(at: &Site) -> Outcome {
     for bytes in [&[0xc0, 0][..], &[0x30, 4, 0, 1, b'a', 0], &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0]] {
         let (mut client, ..) = challenged(at)?;
         client.send(bytes)?;
-        assert!(matches!(client.ending(LATE)?, Error::Refused(0x82)), "{bytes:02x?}");
+        assert!(matches!(client.ending(SOON)?, Error::Refused(0x82)), "{bytes:02x?}");
     }
     let (mut client, ..) = challenged(at)?;
     client.send(&disconnect(at.version, 0))?;
-    assert!(matches!(client.ending(LATE)?, Error::Closed));
+    assert!(matches!(client.ending(SOON)?, Error::Closed));
     Ok(())
 }
 
@@ -72,7 +70,7 @@ fn wrong_auth(at: &Site) -> Outcome {
     ] {
         let (mut client, ..) = challenged(at)?;
         client.send(&bytes)?;
-        let ended = client.ending(LATE)?;
+        let ended = client.ending(SOON)?;
         assert!(matches!(ended, Error::Refused(found) if found == code), "{bytes:02x?}: {ended}");
     }
     Ok(())
@@ -126,7 +124,7 @@ fn fits(at: &Site) -> Outcome {
     let mut asking = options.clone();
     asking.props.0.extend(proof(SCRAM, &Scram::new(USER, PASSWORD).first()).0);
     client.send(&cluster_tests::mqtt::connect(&asking))?;
-    match client.packet(LATE) {
+    match client.packet(SOON) {
         Err(Error::Closed) | Ok(Packet::ConnAck { code: 0x80.., .. }) => {}
         other => panic!("{other:?}"),
     }

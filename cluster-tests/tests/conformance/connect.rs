@@ -1,13 +1,15 @@
 //! CONNECT: what is accepted, what is refused and how.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::fresh;
 use cluster_tests::mqtt::{
-    Client, Error, Options, Packet, Prop, Props, Version, Will, connect, disconnect, prop, remaining_length,
+    Client, Error, Options, Packet, Prop, Props, Version, Will, connect, disconnect, prop, publish,
+    remaining_length,
 };
+
+use crate::messages::{SOON, message};
 
 pub const CASES: &[Case] = &[
     case("a first packet other than CONNECT is answered by closing, without a word", first_packet)
@@ -68,8 +70,6 @@ pub const CASES: &[Case] = &[
     case("CONNECT may come in pieces of a byte", in_pieces).v3(&["6.0.0-2"]).v5(&["6.0.0-2"]),
 ];
 
-const ENDS: Duration = Duration::from_secs(20);
-
 const MALFORMED: u8 = 0x81;
 const PROTOCOL_ERROR: u8 = 0x82;
 
@@ -77,14 +77,14 @@ const PROTOCOL_ERROR: u8 = 0x82;
 /// alone; 5.0 with one of these reason codes.
 #[track_caller]
 fn assert_refused(at: &Site, mut client: Client, what: &str, v3: Option<u8>, v5: &[u8]) -> Outcome {
-    match (client.ending(ENDS)?, v3) {
+    match (client.ending(SOON)?, v3) {
         (Error::Refused(code), _) if at.is_v5() => assert!(v5.contains(&code), "{what}: {code:#04x}"),
         (Error::Refused(code), Some(expected)) => assert_eq!(code, expected, "{what}"),
         (Error::Closed, None) => return Ok(()),
         (other, _) => panic!("{what}: {other}"),
     }
     // Refusing it closes it.
-    assert!(matches!(client.ending(ENDS)?, Error::Closed), "{what}: open after CONNACK");
+    assert!(matches!(client.ending(SOON)?, Error::Closed), "{what}: open after CONNACK");
     Ok(())
 }
 
@@ -156,7 +156,7 @@ fn first_packet(at: &Site) -> Outcome {
     for bytes in packets {
         let mut client = at.open()?;
         client.send(bytes)?;
-        assert!(matches!(client.ending(ENDS)?, Error::Closed), "{bytes:02x?}");
+        assert!(matches!(client.ending(SOON)?, Error::Closed), "{bytes:02x?}");
     }
     Ok(())
 }
@@ -173,7 +173,7 @@ fn protocol_name(at: &Site) -> Outcome {
     for name in [&b"mqtt"[..], b"MQTTX", b"MQT", b"", b"HTTP", b"MQIsdpx", &[0xff, 0xfe, b'T', b'T']] {
         let mut client = at.open()?;
         client.send(&Parts { name, ..Parts::new(at) }.bytes())?;
-        let ended = client.ending(ENDS)?;
+        let ended = client.ending(SOON)?;
         // 5.0 lets a server say why, which no client of another protocol would understand.
         assert!(matches!(ended, Error::Closed), "{name:02x?}: {ended}");
     }
@@ -188,9 +188,9 @@ fn protocol_level(at: &Site) -> Outcome {
     for &(name, level) in rows {
         let mut client = at.open()?;
         client.send(&Parts { name, level, ..Parts::new(at) }.bytes())?;
-        let ended = client.ending(ENDS)?;
+        let ended = client.ending(SOON)?;
         assert!(matches!(ended, Error::Refused(code) if code == expected), "{level}: {ended}");
-        assert!(matches!(client.ending(ENDS)?, Error::Closed), "{level}: open after CONNACK");
+        assert!(matches!(client.ending(SOON)?, Error::Closed), "{level}: open after CONNACK");
     }
     Ok(())
 }
@@ -253,7 +253,7 @@ fn password_alone(at: &Site) -> Outcome {
     if at.is_v5() {
         client.await_connack()?;
     } else {
-        assert!(matches!(client.ending(ENDS)?, Error::Closed));
+        assert!(matches!(client.ending(SOON)?, Error::Closed));
     }
     Ok(())
 }
@@ -376,9 +376,9 @@ fn too_long(at: &Site) -> Options {
 fn rejected_id(at: &Site) -> Outcome {
     let mut client = at.open()?;
     client.send(&connect(&too_long(at)))?;
-    let Packet::ConnAck { session_present, .. } = client.packet(ENDS)? else { panic!("no CONNACK") };
+    let Packet::ConnAck { session_present, .. } = client.packet(SOON)? else { panic!("no CONNACK") };
     assert!(!session_present);
-    assert!(matches!(client.ending(ENDS)?, Error::Closed));
+    assert!(matches!(client.ending(SOON)?, Error::Closed));
     let mut client = at.open()?;
     client.send(&connect(&too_long(at)))?;
     assert_refused(at, client, "a long id", Some(0x02), &[0x85])
@@ -389,12 +389,7 @@ fn after_refusal(at: &Site) -> Outcome {
     let mut subscriber = at.subscriber(&topic, 0)?;
     let mut client = at.open()?;
     let mut bytes = connect(&too_long(at));
-    let mut publish = vec![0x30, 0, 0, topic.len() as u8];
-    publish.extend_from_slice(topic.as_bytes());
-    if at.is_v5() {
-        publish.push(0);
-    }
-    publish[1] = publish.len() as u8 - 2;
+    let publish = publish(at.version, &message(&topic, "x", 0, 0));
     bytes.extend_from_slice(&publish);
     client.send(&bytes)?;
     assert_refused(at, client, "a long id", Some(0x02), &[0x85])?;
@@ -411,10 +406,10 @@ fn one_connack(at: &Site) -> Outcome {
     bytes.extend_from_slice(&[0xc0, 0]);
     bytes.extend_from_slice(&disconnect(at.version, 0));
     client.send(&bytes)?;
-    let first = client.packet(ENDS)?;
+    let first = client.packet(SOON)?;
     assert!(matches!(first, Packet::ConnAck { session_present: false, code: 0, .. }), "{first:?}");
-    assert_eq!(client.packet(ENDS)?, Packet::PingResp);
-    assert!(matches!(client.packet(ENDS), Err(Error::Closed)));
+    assert_eq!(client.packet(SOON)?, Packet::PingResp);
+    assert!(matches!(client.packet(SOON), Err(Error::Closed)));
     Ok(())
 }
 
@@ -460,12 +455,12 @@ fn connack_fits(at: &Site) -> Outcome {
     // What the broker has to say does not fit, and leaving it out would mislead.
     let mut client = at.open()?;
     client.send(&connect(&small(5)))?;
-    assert!(matches!(client.ending(ENDS)?, Error::Closed));
+    assert!(matches!(client.ending(SOON)?, Error::Closed));
     // A refusal is told without its text.
     let mut client = at.open()?;
     let options = Options { client_id: "x".repeat(2000), ..small(5) };
     client.send(&connect(&options))?;
-    assert!(matches!(client.ending(ENDS)?, Error::Refused(0x85)));
+    assert!(matches!(client.ending(SOON)?, Error::Refused(0x85)));
     Ok(())
 }
 
@@ -520,7 +515,7 @@ fn in_pieces(at: &Site) -> Outcome {
     for byte in [0xc0, 0, 0xc0, 0] {
         client.send(&[byte])?;
     }
-    assert_eq!(client.packet(ENDS)?, Packet::PingResp);
-    assert_eq!(client.packet(ENDS)?, Packet::PingResp);
+    assert_eq!(client.packet(SOON)?, Packet::PingResp);
+    assert_eq!(client.packet(SOON)?, Packet::PingResp);
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! DISCONNECT, and how connections end.
 
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{Client, Error, Packet, Prop, disconnect, prop};
+use cluster_tests::mqtt::{Client, Error, Packet, Prop, disconnect, prop, publish};
+
+use crate::messages::{SOON, message};
 
 pub const CASES: &[Case] = &[
     case("DISCONNECT is answered by closing, and by nothing else", closes)
@@ -21,27 +21,20 @@ pub const CASES: &[Case] = &[
         .v5(&["3.14.4-1", "3.14.4-2", "4.13.2-1", "4.13.1-1"]),
 ];
 
-const LATE: Duration = Duration::from_secs(20);
-
 fn closes(at: &Site) -> Outcome {
     let mut client = at.client()?;
     client.send(&disconnect(at.version, 0))?;
-    assert!(matches!(client.packet(LATE), Err(Error::Closed)));
+    assert!(matches!(client.packet(SOON), Err(Error::Closed)));
     Ok(())
 }
 
 fn nothing_after(at: &Site) -> Outcome {
     let topic = at.topic();
     let mut subscriber = at.subscriber(&topic, 0)?;
-    let mut publish = vec![0x30, 0, 0, topic.len() as u8];
-    publish.extend_from_slice(topic.as_bytes());
-    if at.is_v5() {
-        publish.push(0);
-    }
-    publish[1] = publish.len() as u8 - 2;
+    let publish = publish(at.version, &message(&topic, "x", 0, 0));
     let mut client = at.client()?;
     client.send(&[disconnect(at.version, 0), publish].concat())?;
-    assert!(matches!(client.packet(LATE), Err(Error::Closed)));
+    assert!(matches!(client.packet(SOON), Err(Error::Closed)));
     assert_eq!(at.received(&mut at.client()?, &mut subscriber)?, []);
     Ok(())
 }
@@ -73,7 +66,7 @@ fn malformed(at: &Site) -> Outcome {
     for bytes in rows {
         let mut client = at.client()?;
         client.send(bytes)?;
-        match client.ending(LATE)? {
+        match client.ending(SOON)? {
             Error::Disconnected(0x81 | 0x82) if at.is_v5() => {}
             Error::Closed if !at.is_v5() => {}
             other => panic!("{bytes:02x?}: {other}"),
@@ -95,7 +88,7 @@ fn forms(at: &Site) -> Outcome {
     for bytes in rows {
         let mut client = at.client()?;
         client.send(bytes)?;
-        let ended = client.packet(LATE);
+        let ended = client.packet(SOON);
         assert!(matches!(ended, Err(Error::Closed)), "{bytes:02x?}: {ended:?}");
     }
     Ok(())
@@ -106,7 +99,7 @@ fn fits(at: &Site) -> Outcome {
     let options = at.options().prop(prop::MAXIMUM_PACKET_SIZE, Prop::U32(40));
     let mut client = Client::connect(at.near(), &options)?;
     client.send(&[0xc1, 0])?;
-    let packet = client.packet(LATE)?;
+    let packet = client.packet(SOON)?;
     assert!(matches!(packet, Packet::Disconnect { code: 0x81, .. }), "{packet:?}");
     assert!(client.largest_packet() <= 40, "{} bytes", client.largest_packet());
     Ok(())
@@ -115,8 +108,8 @@ fn fits(at: &Site) -> Outcome {
 fn broker_closes(at: &Site) -> Outcome {
     let mut client = at.client()?;
     client.send(&[0xc1, 0, 0xc0, 0, 0xc0, 0])?;
-    let packet = client.packet(LATE)?;
+    let packet = client.packet(SOON)?;
     assert!(matches!(packet, Packet::Disconnect { code: 0x81, .. }), "{packet:?}");
-    assert!(matches!(client.packet(LATE), Err(Error::Closed)));
+    assert!(matches!(client.packet(SOON), Err(Error::Closed)));
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The form of packets: types, flags, lengths and strings.
 
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{Client, Error, Packet, Prop, Props, prop};
+use cluster_tests::mqtt::{Packet, Prop, Props, prop, publish};
+
+use crate::messages::{SOON, each_packet_ends, frame, message, string};
 
 pub const CASES: &[Case] = &[
     case("packets that only servers send, and types that are none, are errors", of_servers)
@@ -24,24 +24,7 @@ pub const CASES: &[Case] = &[
     case("any number of packets may come at once", many_at_once).v3(&["7.0.0-2"]).v5(&["7.0.0-2"]),
 ];
 
-const LATE: Duration = Duration::from_secs(20);
-
 const BOTH: &[u8] = &[0x81, 0x82];
-
-fn assert_each_ends(at: &Site, packets: &[&[u8]], codes: &[u8]) -> Outcome {
-    for bytes in packets {
-        let mut client = at.client()?;
-        client.send(bytes)?;
-        match client.ending(LATE)? {
-            Error::Disconnected(code) if at.is_v5() => {
-                assert!(codes.contains(&code), "{bytes:02x?}: {code:#04x}")
-            }
-            Error::Closed if !at.is_v5() => {}
-            other => panic!("{bytes:02x?}: {other}"),
-        }
-    }
-    Ok(())
-}
 
 fn of_servers(at: &Site) -> Outcome {
     let mut packets: Vec<&[u8]> = vec![
@@ -61,7 +44,7 @@ fn of_servers(at: &Site) -> Outcome {
     if !at.is_v5() {
         packets.push(&[0xf0, 0]);
     }
-    assert_each_ends(at, &packets, BOTH)
+    each_packet_ends(at, packets, BOTH)
 }
 
 fn flags(at: &Site) -> Outcome {
@@ -78,22 +61,25 @@ fn flags(at: &Site) -> Outcome {
             packets.push(vec![0xf0 | flags, 0]);
         }
     }
-    let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-    assert_each_ends(at, &packets, &[0x81])
+    each_packet_ends(at, packets, &[0x81])
 }
 
 fn bad_length(at: &Site) -> Outcome {
     // The fifth byte of a length; more than the broker takes is another matter.
-    assert_each_ends(at, &[&[0x30, 0x80, 0x80, 0x80, 0x80, 0x01], &[0xc0, 0xff, 0xff, 0xff, 0xff]], &[0x81])?;
-    assert_each_ends(at, &[&[0x30, 0xff, 0xff, 0xff, 0x7f]], &[0x95])
+    each_packet_ends(
+        at,
+        [&[0x30, 0x80, 0x80, 0x80, 0x80, 0x01][..], &[0xc0, 0xff, 0xff, 0xff, 0xff]],
+        &[0x81],
+    )?;
+    each_packet_ends(at, [[0x30, 0xff, 0xff, 0xff, 0x7f]], &[0x95])
 }
 
 fn shortest_integers(at: &Site) -> Outcome {
-    assert_each_ends(
+    each_packet_ends(
         at,
-        &[
+        [
             // Remaining Length, property length, subscription identifier.
-            &[0xc0, 0x80, 0x00],
+            &[0xc0, 0x80, 0x00][..],
             &[0xc0, 0x80, 0x80, 0x80, 0x00],
             &[0x30, 5, 0, 1, b'a', 0x80, 0x00],
             &[0x82, 10, 0, 1, 3, 0x0b, 0x81, 0x00, 0, 1, b'a', 0],
@@ -122,12 +108,12 @@ fn exact_length(at: &Site) -> Outcome {
     } else {
         packets.extend([&[0x40, 3, 0, 1, 0][..], &[0x62, 3, 0, 1, 0], &[0xa2, 3, 0, 1, 0]]);
     }
-    assert_each_ends(at, &packets, BOTH)
+    each_packet_ends(at, packets, BOTH)
 }
 
 fn no_properties(at: &Site) -> Outcome {
     // What a 3.1.1 client would write: where the property length is due, the packet ends.
-    assert_each_ends(at, &[&[0x82, 2, 0, 1], &[0xa2, 2, 0, 1], &[0x30, 3, 0, 1, b'a']], BOTH)?;
+    each_packet_ends(at, [&[0x82, 2, 0, 1][..], &[0xa2, 2, 0, 1], &[0x30, 3, 0, 1, b'a']], BOTH)?;
     // The broker writes the length 0; the client here reads strictly.
     let topic = at.topic();
     let mut subscriber = at.subscriber(&topic, 2)?;
@@ -140,21 +126,14 @@ fn no_properties(at: &Site) -> Outcome {
 }
 
 fn user_property(topic: &str, name: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
-    body.extend_from_slice(topic.as_bytes());
-    body.push((5 + name.len() + value.len()) as u8);
-    body.push(prop::USER_PROPERTY);
-    for half in [name, value] {
-        body.extend_from_slice(&(half.len() as u16).to_be_bytes());
-        body.extend_from_slice(half);
-    }
-    [&[0x30, body.len() as u8][..], &body].concat()
+    let property = [&[prop::USER_PROPERTY][..], &string(name), &string(value)].concat();
+    frame(0x30, &[&string(topic.as_bytes()), &[property.len() as u8], &property])
 }
 
 fn pairs(at: &Site) -> Outcome {
     let topic = at.topic();
     for bad in [&b"\xff"[..], b"\0", b"a\0b", b"\xed\xa0\x80", b"\xc3"] {
-        assert_each_ends(at, &[&user_property(&topic, bad, b"v"), &user_property(&topic, b"n", bad)], BOTH)?;
+        each_packet_ends(at, [user_property(&topic, bad, b"v"), user_property(&topic, b"n", bad)], BOTH)?;
     }
     Ok(())
 }
@@ -188,21 +167,16 @@ fn alone(at: &Site) -> Outcome {
 }
 
 fn many_at_once(at: &Site) -> Outcome {
-    let mut client: Client = at.client()?;
+    let mut client = at.client()?;
     let topic = at.topic();
-    let mut publish = (topic.len() as u16).to_be_bytes().to_vec();
-    publish.extend_from_slice(topic.as_bytes());
-    if at.is_v5() {
-        publish.push(0);
-    }
-    let publish = [&[0x30, publish.len() as u8][..], &publish].concat();
+    let publish = publish(at.version, &message(&topic, "x", 0, 0));
     let bytes = [&publish[..], &[0xc0, 0]].concat().repeat(500);
     // In chunks that end anywhere.
     for chunk in bytes.chunks(997) {
         client.send(chunk)?;
     }
     for _ in 0..500 {
-        assert_eq!(client.packet(LATE)?, Packet::PingResp);
+        assert_eq!(client.packet(SOON)?, Packet::PingResp);
     }
     Ok(())
 }

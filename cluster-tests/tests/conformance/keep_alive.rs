@@ -6,6 +6,8 @@ use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{Client, Error, Packet, Will, prop};
 use cluster_tests::wait::eventually;
 
+use crate::messages::SOON;
+
 pub const CASES: &[Case] = &[
     case("silence for one and a half keep-alives ends the connection, as a break does", silence)
         .v3(&["3.1.2-24"])
@@ -20,15 +22,13 @@ pub const CASES: &[Case] = &[
     case("PINGREQ gets PINGRESP", ping).v3(&["3.12.4-1"]).v5(&["3.12.4-1"]),
 ];
 
-const LATE: Duration = Duration::from_secs(20);
-
 fn silence(at: &Site) -> Outcome {
     let topic = at.topic();
     let mut subscriber = at.subscriber(&topic, 1)?;
     let options = at.options().keep_alive_s(1).will(Will::new(&topic, "gone", 1));
     let mut client = Client::connect(at.near(), &options)?;
     let since = Instant::now();
-    match client.ending(LATE)? {
+    match client.ending(SOON)? {
         Error::Disconnected(0x8d) if at.is_v5() => {}
         Error::Closed if !at.is_v5() => {}
         other => panic!("ended otherwise: {other}"),
@@ -47,7 +47,7 @@ fn any_packet(at: &Site) -> Outcome {
     let begin = Instant::now();
     let mut last = begin;
     let mut turn = 0;
-    eventually("three keep-alives go by", LATE, || {
+    eventually("three keep-alives go by", SOON, || {
         if last.elapsed() > Duration::from_millis(700) {
             last = Instant::now();
             turn += 1;
@@ -78,7 +78,7 @@ fn deliveries_do_not_count(at: &Site) -> Outcome {
             Ok(other) => panic!("{other:?}"),
             Err(ended) => break ended,
         }
-        assert!(since.elapsed() < LATE, "the silent client stays");
+        assert!(since.elapsed() < SOON, "the silent client stays");
     };
     let as_expected = if at.is_v5() { Error::Disconnected(0x8d) } else { Error::Closed };
     assert_eq!(ended.to_string(), as_expected.to_string());
@@ -89,7 +89,7 @@ fn none(at: &Site) -> Outcome {
     let mut client = Client::connect(at.near(), &at.options().keep_alive_s(0))?;
     // Another's end says that time has passed.
     let mut witness = Client::connect(at.near(), &at.options().keep_alive_s(1))?;
-    witness.ending(LATE)?;
+    witness.ending(SOON)?;
     client.ping()?;
     Ok(())
 }
@@ -107,7 +107,7 @@ fn ping(at: &Site) -> Outcome {
     let mut client = at.client()?;
     client.send(&[0xc0, 0].repeat(100))?;
     for _ in 0..100 {
-        assert_eq!(client.packet(LATE)?, Packet::PingResp);
+        assert_eq!(client.packet(SOON)?, Packet::PingResp);
     }
     Ok(())
 }

@@ -106,6 +106,20 @@ pub fn each_ends(at: &Site, rows: &[Bad]) -> Outcome {
     Ok(())
 }
 
+/// As [`each_ends`], where the bytes say what they are and all have the same reason codes.
+pub fn each_packet_ends<P: AsRef<[u8]>>(
+    at: &Site,
+    packets: impl IntoIterator<Item = P>,
+    codes: &[u8],
+) -> Outcome {
+    for packet in packets {
+        let mut client = at.client()?;
+        client.send(packet.as_ref())?;
+        ends(at, client, &format!("{:02x?}", packet.as_ref()), codes)?;
+    }
+    Ok(())
+}
+
 /// As [`Site::assert_ends`], with a name for what should have ended the connection.
 pub fn ends(at: &Site, mut client: Client, what: &str, codes: &[u8]) -> Outcome {
     match client.ending(SOON) {

@@ -6,6 +6,8 @@ use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{Client, Error, Options, Prop, Props, Version, connect, prop};
 use cluster_tests::wait::eventually;
 
+use crate::messages::SOON;
+
 pub const CASES: &[Case] = &[
     case("a kept session is resumed with its subscriptions, on any node", resumed)
         .v3(&["3.1.2-4", "3.2.2-2", "3.2.2-3", "4.1.0-1", "3.1.3-2", "3.1.4-3"])
@@ -36,8 +38,6 @@ pub const CASES: &[Case] = &[
     case("DISCONNECT may not give a session of none an expiry", no_expiry_from_none).v5(&["4.13.1-1"]),
     case("an id is compared byte by byte", ids_are_exact).v3(&["3.1.3-2"]).v5(&["3.1.3-2"]),
 ];
-
-const LATE: Duration = Duration::from_secs(20);
 
 /// Whether 3.1 could tell: it has no session present.
 fn tells(at: &Site) -> bool {
@@ -154,13 +154,13 @@ fn takeover(at: &Site) -> Outcome {
     let mut newer = Client::connect(at.far(), &options)?;
     assert!(!newer.session_present);
     if at.is_v5() {
-        let packet = older.packet(LATE)?;
+        let packet = older.packet(SOON)?;
         let cluster_tests::mqtt::Packet::Disconnect { code: 0x8e, props } = packet else {
             panic!("{packet:?} for a takeover");
         };
         assert_eq!(props.get(prop::SESSION_EXPIRY_S), None);
     }
-    assert!(matches!(older.ending(LATE)?, Error::Closed));
+    assert!(matches!(older.ending(SOON)?, Error::Closed));
     newer.ping()?;
     Ok(())
 }
@@ -208,7 +208,7 @@ fn expires(at: &Site) -> Outcome {
     client.disconnect()?;
     let mut publisher = at.client()?;
     // 0x10 says that nobody's session is subscribed any more.
-    eventually("the session expires", LATE, || {
+    eventually("the session expires", SOON, || {
         (publisher.publish(&topic, "x", 1).expect("a publish") == 0x10).then_some(())
     });
     let took = since.elapsed();
@@ -229,7 +229,7 @@ fn connection_stops_expiry(at: &Site) -> Outcome {
     other.subscribe(&[(&witness, 1)])?;
     other.disconnect()?;
     let mut publisher = at.client()?;
-    eventually("the other session expires", LATE, || {
+    eventually("the other session expires", SOON, || {
         (publisher.publish(&witness, "x", 1).expect("a publish") == 0x10).then_some(())
     });
     assert_eq!(publisher.publish(&topic, "still here", 1)?, 0);
@@ -242,7 +242,7 @@ fn leave_with_expiry(mut client: Client, expiry_s: u32) -> Result<(), Error> {
     let mut bytes = vec![0xe0, 7, 0, 5, prop::SESSION_EXPIRY_S];
     bytes.extend_from_slice(&expiry_s.to_be_bytes());
     client.send(&bytes)?;
-    match client.ending(LATE)? {
+    match client.ending(SOON)? {
         Error::Closed => Ok(()),
         other => Err(other),
     }
@@ -262,7 +262,7 @@ fn lengthened(at: &Site) -> Outcome {
     other.subscribe(&[(&witness, 1)])?;
     other.disconnect()?;
     let mut publisher = at.client()?;
-    eventually("the other session expires", LATE, || {
+    eventually("the other session expires", SOON, || {
         (publisher.publish(&witness, "x", 1).expect("a publish") == 0x10).then_some(())
     });
     assert!(exists(at, &options.client_id)?);

@@ -1,11 +1,11 @@
 //! Shared subscriptions.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{Client, Error, Options, Prop, Props, prop, subscribe};
 use cluster_tests::wait::eventually;
+use std::collections::BTreeSet;
+
+use crate::messages::SOON;
 
 pub const CASES: &[Case] = &[
     case("a share needs a name without wildcards and a filter", bad_shares).v5(&["4.8.2-1", "4.8.2-2"]),
@@ -23,8 +23,6 @@ pub const CASES: &[Case] = &[
     case("an error acknowledgement discards the message", error_discards).v5(&["4.8.2-6", "4.4.0-2"]),
     case("messages go on to who is left when a member leaves", member_leaves).v5(&["4.5.0-1"]),
 ];
-
-const LATE: Duration = Duration::from_secs(20);
 
 fn bad_shares(at: &Site) -> Outcome {
     for filter in [
@@ -177,7 +175,7 @@ fn with_open_delivery(
     holder.subscribe(&[(&share, qos)])?;
     // Alone in the share, it is chosen.
     at.client()?.publish(topic, "open", qos)?;
-    let open = holder.recv(LATE)?;
+    let open = holder.recv(SOON)?;
     let mut other = Client::connect(at.near(), &at.options())?;
     other.subscribe(&[(&share, qos)])?;
     Ok((holder, open, other))
@@ -236,7 +234,7 @@ fn member_leaves(at: &Site) -> Outcome {
     let mut got = BTreeSet::new();
     // Whoever publishes elsewhere learns of it a moment later; nothing may be lost from then on.
     let mut sent = 0;
-    eventually("ten in a row to who stays", LATE, || {
+    eventually("ten in a row to who stays", SOON, || {
         let batch: Vec<_> = (0..10).map(|i| format!("{sent}-{i}")).collect();
         sent += 1;
         for payload in &batch {

@@ -1,11 +1,11 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{
-    AckKind, Client, Packet, Prop, Props, Publish, Version, prop, publish, subscribe, unsubscribe,
+    AckKind, Client, Packet, Prop, Props, Version, prop, publish, subscribe, unsubscribe,
 };
+
+use crate::messages::{SOON, each_packet_ends, frame, message};
 
 pub const CASES: &[Case] = &[
     case("flags of SUBSCRIBE and UNSUBSCRIBE are 0010", flags)
@@ -62,37 +62,21 @@ pub const CASES: &[Case] = &[
         .v5(&["4.5.0-1"]),
 ];
 
-const LATE: Duration = Duration::from_secs(20);
-
 const MALFORMED: u8 = 0x81;
 const PROTOCOL_ERROR: u8 = 0x82;
 const BOTH: &[u8] = &[MALFORMED, PROTOCOL_ERROR];
 
 /// A packet of this first byte; 5.0 has a property length after the packet id.
 fn packet(at: &Site, first: u8, id: u16, rest: &[u8]) -> Vec<u8> {
-    let mut body = id.to_be_bytes().to_vec();
-    if at.is_v5() {
-        body.push(0);
-    }
-    body.extend_from_slice(rest);
-    [&[first, body.len() as u8][..], &body].concat()
-}
-
-/// Each on a connection of its own.
-fn assert_each_ends(at: &Site, packets: &[Vec<u8>], codes: &[u8]) -> Outcome {
-    for bytes in packets {
-        let mut client = at.client()?;
-        client.send(bytes)?;
-        at.assert_ends(client, codes)?;
-    }
-    Ok(())
+    let properties: &[u8] = if at.is_v5() { &[0] } else { &[] };
+    frame(first, &[&id.to_be_bytes(), properties, rest])
 }
 
 fn flags(at: &Site) -> Outcome {
     let subscribes = (0..16).filter(|f| *f != 2).map(|f| packet(at, 0x80 | f, 1, b"\0\x01a\0"));
-    assert_each_ends(at, &subscribes.collect::<Vec<_>>(), &[MALFORMED])?;
+    each_packet_ends(at, subscribes, &[MALFORMED])?;
     let unsubscribes = (0..16).filter(|f| *f != 2).map(|f| packet(at, 0xa0 | f, 1, b"\0\x01a"));
-    assert_each_ends(at, &unsubscribes.collect::<Vec<_>>(), &[MALFORMED])
+    each_packet_ends(at, unsubscribes, &[MALFORMED])
 }
 
 fn malformed(at: &Site) -> Outcome {
@@ -106,23 +90,21 @@ fn malformed(at: &Site) -> Outcome {
         b"\0\x05a\0",
         b"\0",
     ];
-    let subscribe: Vec<_> = subscribe.iter().map(|rest| packet(at, 0x82, 1, rest)).collect();
-    assert_each_ends(at, &subscribe, BOTH)?;
+    each_packet_ends(at, subscribe.iter().map(|rest| packet(at, 0x82, 1, rest)), BOTH)?;
     let unsubscribe: &[&[u8]] = &[b"", b"\0\x01\xff", b"\0\x03\xed\xa0\x80", b"\0\x02a\0", b"\0\x05a", b"\0"];
-    let unsubscribe: Vec<_> = unsubscribe.iter().map(|rest| packet(at, 0xa2, 1, rest)).collect();
-    assert_each_ends(at, &unsubscribe, BOTH)
+    each_packet_ends(at, unsubscribe.iter().map(|rest| packet(at, 0xa2, 1, rest)), BOTH)
 }
 
 fn packet_id_0(at: &Site) -> Outcome {
     let packets = [packet(at, 0x82, 0, b"\0\x01a\0"), packet(at, 0xa2, 0, b"\0\x01a")];
-    assert_each_ends(at, &packets, BOTH)
+    each_packet_ends(at, packets, BOTH)
 }
 
 fn reserved_options(at: &Site) -> Outcome {
     let reserved: &[u8] =
         if at.is_v5() { &[0x03, 0x40, 0x80, 0xc0, 0x30] } else { &[0x03, 0x04, 0x08, 0x10, 0x80] };
     let packets = reserved.iter().map(|options| packet(at, 0x82, 1, &[0, 1, b'a', *options]));
-    assert_each_ends(at, &packets.collect::<Vec<_>>(), BOTH)
+    each_packet_ends(at, packets, BOTH)
 }
 
 fn one_suback(at: &Site) -> Outcome {
@@ -131,13 +113,13 @@ fn one_suback(at: &Site) -> Outcome {
     let filters = [(&*format!("{topic}/a"), 2), (&format!("{topic}/+"), 0), (&format!("{topic}/#"), 1)];
     for id in [1, 255, 256, 65535] {
         client.send(&subscribe(at.version, id, &filters, &Props::default()))?;
-        let answer = client.packet(LATE)?;
+        let answer = client.packet(SOON)?;
         let Packet::SubAck { id: of, codes, .. } = answer else { panic!("{answer:?}") };
         assert_eq!((of, codes.as_slice()), (id, &[2, 0, 1][..]));
     }
     // Nothing more was said.
     client.send(&[0xc0, 0])?;
-    assert_eq!(client.packet(LATE)?, Packet::PingResp);
+    assert_eq!(client.packet(SOON)?, Packet::PingResp);
     // All three took effect.
     let mut publisher = at.client()?;
     for level in ["a", "b", "b/c"] {
@@ -223,7 +205,7 @@ fn replaced_without_loss(at: &Site) -> Outcome {
     }
     publishing.join().expect("the publisher")?;
     let expected: Vec<_> = (0..COUNT).map(|i| i.to_string()).collect();
-    assert_eq!(subscriber.texts(COUNT, LATE)?, expected);
+    assert_eq!(subscriber.texts(COUNT, SOON)?, expected);
     Ok(())
 }
 
@@ -306,14 +288,14 @@ fn one_unsuback(at: &Site) -> Outcome {
     client.subscribe(&[(&first, 1), (&second, 1)])?;
     for (id, expected) in [(7, [0, 0x11, 0]), (65535, [0x11, 0x11, 0x11])] {
         client.send(&unsubscribe(at.version, id, &[&first, "conformance/never", &second]))?;
-        let answer = client.packet(LATE)?;
+        let answer = client.packet(SOON)?;
         let Packet::UnsubAck { id: of, codes, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(of, id);
         // 3.x has no codes.
         assert_eq!(codes, if at.is_v5() { expected.to_vec() } else { vec![] });
     }
     client.send(&[0xc0, 0])?;
-    assert_eq!(client.packet(LATE)?, Packet::PingResp);
+    assert_eq!(client.packet(SOON)?, Packet::PingResp);
     Ok(())
 }
 
@@ -386,20 +368,11 @@ fn in_one_breath(at: &Site) -> Outcome {
             let mut client = Client::connect(at.near(), &options)?;
             let topic = at.topic();
             let mut bytes = subscribe(at.version, 1, &[(&topic, 2)], &Props::default());
-            let (id, payload) = (if qos > 0 { 2 } else { 0 }, b"own".to_vec());
-            let message = Publish {
-                topic: topic.clone(),
-                payload,
-                qos,
-                retain: false,
-                dup: false,
-                id,
-                props: Props::default(),
-            };
+            let message = message(&topic, "own", qos, if qos > 0 { 2 } else { 0 });
             bytes.extend_from_slice(&publish(at.version, &message));
             client.send(&bytes)?;
             let own = loop {
-                if let Packet::Publish(own) = client.packet(LATE)? {
+                if let Packet::Publish(own) = client.packet(SOON)? {
                     break own;
                 }
             };

@@ -2,6 +2,8 @@
 
 use cluster_tests::conformance::{Case, Outcome, Site, case};
 
+use crate::messages::{frame, string};
+
 pub const CASES: &[Case] = &[
     case("wildcards match whole levels, # also its parent", wildcards)
         .v3(&["4.7.1-2", "4.7.1-3", "3.3.2-3"])
@@ -142,16 +144,10 @@ fn bad_names(at: &Site) -> Outcome {
     ];
     for name in names {
         for qos in 0..=2_u8 {
-            let mut body = (name.len() as u16).to_be_bytes().to_vec();
-            body.extend_from_slice(name);
-            if qos > 0 {
-                body.extend_from_slice(&[0, 1]);
-            }
-            if at.is_v5() {
-                body.push(0);
-            }
+            let id: &[u8] = if qos > 0 { &[0, 1] } else { &[] };
+            let properties: &[u8] = if at.is_v5() { &[0] } else { &[] };
             let mut client = at.client()?;
-            client.send(&[&[0x30 | qos << 1, body.len() as u8][..], &body].concat())?;
+            client.send(&frame(0x30 | qos << 1, &[&string(name), id, properties]))?;
             at.assert_ends(client, &[0x81, 0x82, 0x90])?;
         }
     }

@@ -1,9 +1,9 @@
 //! MQTT over WebSocket, as far as MQTT itself has rules for it.
 
-use std::time::Duration;
-
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{Client, Packet, Prop, connect, prop};
+use cluster_tests::mqtt::{Client, Packet, Prop, connect, prop, publish};
+
+use crate::messages::{SOON, message};
 
 pub const CASES: &[Case] = &[
     case("a text frame ends the connection", text).v3(&["6.0.0-1"]).v5(&["6.0.0-1"]).only_websocket(),
@@ -14,28 +14,20 @@ pub const CASES: &[Case] = &[
         .only_websocket(),
 ];
 
-const LATE: Duration = Duration::from_secs(20);
-
 fn text(at: &Site) -> Outcome {
     let mut client = at.client()?;
     client.send_text_frame("\u{c0}\0")?;
-    client.ending(LATE)?;
+    client.ending(SOON)?;
     let mut client = at.open()?;
     client.send_text_frame("MQTT")?;
-    client.ending(LATE)?;
+    client.ending(SOON)?;
     Ok(())
 }
 
 fn frames(at: &Site) -> Outcome {
     let topic = at.topic();
     let mut subscriber = at.subscriber(&topic, 0)?;
-    let mut publish = (topic.len() as u16).to_be_bytes().to_vec();
-    publish.extend_from_slice(topic.as_bytes());
-    if at.is_v5() {
-        publish.push(0);
-    }
-    publish.extend_from_slice(b"payload");
-    let publish = [&[0x30, publish.len() as u8][..], &publish].concat();
+    let publish = publish(at.version, &message(&topic, "payload", 0, 0));
     let all = [&connect(&at.options())[..], &publish, &[0xc0, 0], &publish, &publish, &[0xc0, 0]].concat();
     // Each call of `send` is a frame.
     for size in [1, 2, 3, 7, 16, 64, all.len()] {
@@ -44,8 +36,8 @@ fn frames(at: &Site) -> Outcome {
             client.send(chunk)?;
         }
         client.await_connack()?;
-        assert_eq!(client.packet(LATE)?, Packet::PingResp);
-        assert_eq!(client.packet(LATE)?, Packet::PingResp);
+        assert_eq!(client.packet(SOON)?, Packet::PingResp);
+        assert_eq!(client.packet(SOON)?, Packet::PingResp);
         assert_eq!(at.received(&mut client, &mut subscriber)?.len(), 3, "in frames of {size} bytes");
     }
     Ok(())
