@@ -259,9 +259,9 @@ impl Loop {
         if slot.is_handshake && !slot.inbound.is_handshake() {
             slot.is_handshake = false;
             slot.conn.context().counters.decrement(Metric::Handshakes);
-            if matches!(flow, Flow::Open | Flow::Yield) {
-                self.check(token);
-            }
+        }
+        if slot.inbound.must_check() && matches!(flow, Flow::Open | Flow::Yield) {
+            self.check(token);
         }
         match flow {
             Flow::Open => {}
@@ -336,9 +336,11 @@ impl Loop {
     }
 
     fn schedule(&mut self, token: Token, at_ms: u64) {
-        let at_ms = at_ms.clamp(self.now_ms + 1, self.now_ms + Wheel::MAX_MS);
+        let now_ms = self.now_ms;
+        let at_ms = at_ms.clamp(now_ms + 1, now_ms + Wheel::MAX_MS);
         let Some(slot) = self.slot(token) else { return };
-        if slot.check_ms != at_ms {
+        // When an earlier look is due, it finds out again.
+        if at_ms < slot.check_ms || slot.check_ms <= now_ms {
             slot.check_ms = at_ms;
             self.wheel.schedule(at_ms, token);
         }
@@ -352,6 +354,8 @@ impl Loop {
             return;
         }
         slot.inbound.end(&slot.conn);
+        // The look that was due next would cut the moment short.
+        slot.check_ms = 0;
         if std::mem::take(&mut slot.is_handshake) {
             slot.conn.context().counters.decrement(Metric::Handshakes);
         }

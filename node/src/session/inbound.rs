@@ -79,6 +79,8 @@ pub struct Inbound {
     known: bool,
     /// A persistent session's SUBSCRIBE or UNSUBSCRIBE may be unanswered.
     subscribing: bool,
+    /// A time-out began that [`Inbound::check`] has not seen.
+    unchecked: bool,
 }
 
 /// What few connections have, or only at their end.
@@ -116,6 +118,7 @@ impl Inbound {
             expires_at_once: true,
             known: false,
             subscribing: false,
+            unchecked: false,
         }
     }
 
@@ -191,6 +194,7 @@ impl Inbound {
         self.follow(conn, now_ms);
         if self.stalled && !conn.must_stall() {
             self.stalled = false;
+            self.unchecked = true;
             if self.phase == Phase::Open {
                 // The keep-alive was suspended.
                 self.since_ms = now_ms;
@@ -222,9 +226,15 @@ impl Inbound {
         self.settle(conn, Batch::new(now_ms))
     }
 
+    /// [`check`](Self::check) must be called although it is not yet time.
+    pub fn must_check(&self) -> bool {
+        self.unchecked
+    }
+
     /// Enforces the time-outs; says when to call again. `None`: the connection is over.
     pub fn check(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Option<u64> {
         self.follow(conn, now_ms);
+        self.unchecked = false;
         let limits = &conn.context().limits;
         let deadline_ms = match self.phase {
             Phase::Over => return None,
@@ -304,6 +314,7 @@ impl Inbound {
         } else if self.phase == Phase::Waiting && conn.is_accepted() {
             self.phase = Phase::Open;
             self.since_ms = now_ms;
+            self.unchecked = true;
         } else {
             self.follow_authentication(conn, now_ms);
         }

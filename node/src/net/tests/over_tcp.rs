@@ -231,6 +231,44 @@ fn real_time_outs() {
     assert!(elapsed >= Duration::from_millis(1495) && elapsed < Duration::from_secs(4), "{elapsed:?}");
 }
 
+/// A connection without keep-alive is looked at once a minute.
+#[test]
+fn a_reauthentication_that_does_not_go_on_ends_in_time() {
+    let limits = Limits { connect_timeout_ms: 300, ..Limits::default() };
+    let running = start(Kind::Tcp, limits, 1);
+    let method = Some(FakeExchange::METHOD);
+    let mut stream = dial(&running);
+    let first = Connect { auth_method: method, auth_data: Some(b"i am ann"), ..v5("c") };
+    stream.write_all(&encoded(|buf| encode::connect(buf, &first).expect("fits"))).expect("reads");
+    assert_eq!(read_packets(&mut stream, 1, Version::V5), ["CONNACK 00 fake welcome"]);
+    // Beyond the look that the CONNECT would have been due by.
+    stream.set_read_timeout(Some(Duration::from_millis(400))).expect("a time-out");
+    stream.read(&mut [0]).expect_err("nothing comes");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    let again = auth_bytes(FakeExchange::METHOD, ReasonCode::ReAuthenticate, "more");
+    stream.write_all(&again).expect("reads");
+    assert_eq!(packets(&read_end(&mut stream), Version::V5), ["AUTH 18 fake prove it", "DISCONNECT 87"]);
+}
+
+/// While a connection is not read, it has the time of one that does not take its answers.
+#[test]
+fn the_keep_alive_counts_again_when_the_connection_is_read_again() {
+    let running = start(Kind::Tcp, Limits::default(), 1);
+    running.service.persistent.store(true, Ordering::Relaxed);
+    let mut stream = connect(&running, &Connect { keep_alive_s: 1, ..v5("c") });
+    running.service.hold_answers.store(true, Ordering::Relaxed);
+    let filter = SubscribeFilter { filter: "f", options: SubOptions::default() };
+    let mut bytes = encoded(|buf| encode::subscribe(buf, Version::V5, 1, 0, &[filter]).expect("fits"));
+    bytes.extend(publish_bytes(Version::V5, "t", b"x", QoS::AtMostOnce, 0));
+    stream.write_all(&bytes).expect("reads");
+    running.until("the broker is asked", |r| {
+        r.service.calls.lock().last().is_some_and(|call| call.starts_with("subscribe"))
+    });
+    running.service.conn().subscribed(1, &[ReasonCode::Success]);
+    running.until("the publish follows", |r| r.service.published.load(Ordering::Relaxed) == 1);
+    assert_eq!(packets(&read_end(&mut stream), Version::V5), ["SUBACK 1", "DISCONNECT 8d"]);
+}
+
 #[test]
 fn too_many_handshakes() {
     let limits = Limits { handshakes_max: 2, ..Limits::default() };

@@ -100,6 +100,7 @@ impl Inbound {
             return Err(DecodeError::new(reason, "AUTH with another authentication method than CONNECT"));
         }
         let data = auth.data.unwrap_or_default();
+        let mut begins = false;
         let step = match (auth.reason, std::mem::take(&mut authentication.stage)) {
             // [MQTT-4.12.0-3]
             (ReasonCode::ContinueAuthentication, Stage::Theirs(exchange)) => {
@@ -107,6 +108,7 @@ impl Inbound {
             }
             (ReasonCode::ReAuthenticate, Stage::Over) if is_open => {
                 authentication.since_ms = now_ms;
+                begins = true;
                 AuthStep::Begin { method: &authentication.method, data }
             }
             (ReasonCode::ReAuthenticate, _) => {
@@ -115,6 +117,7 @@ impl Inbound {
             _ => return Err(DecodeError::protocol("AUTH that answers nothing")),
         };
         conn.context().service.authenticate(conn, step);
+        self.unchecked |= begins;
         if !is_open {
             self.phase = Phase::Verifying;
         }
