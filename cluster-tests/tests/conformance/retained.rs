@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{Client, Options, Publish, Result};
+use cluster_tests::mqtt::{AckKind, Client, Options, Packet, Props, Publish, Result, publish, subscribe};
 use cluster_tests::wait::eventually;
 
-use crate::messages::{SOON, both_sessions, texts};
+use crate::messages::{SOON, both_sessions, message, texts};
 
 pub const CASES: &[Case] = &[
     case("a retained message is kept with its QoS and goes to new subscriptions", kept_with_qos)
@@ -40,6 +40,9 @@ pub const CASES: &[Case] = &[
     case("the retained message comes before anything newer, which comes without a gap", before_newer)
         .v3(&["3.3.1-6", "3.3.1-9", "4.6.0-6"])
         .v5(&["3.3.1-9", "3.3.1-12", "4.6.0-5"]),
+    case("what a client retains before it subscribes comes to it as retained", own_before)
+        .v3(&["3.3.1-8"])
+        .v5(&["3.3.1-9"]),
 ];
 
 /// What a message says and how.
@@ -321,6 +324,36 @@ fn before_newer(at: &Site) -> Outcome {
         }
         retain(at, &mut publisher, &topic, "", 1)?;
         at.forget(&options)?;
+    }
+    Ok(())
+}
+
+fn own_before(at: &Site) -> Outcome {
+    for options in both_sessions(at) {
+        for qos in 0..=2 {
+            let topic = at.topic();
+            let mut client = Client::connect(at.near(), &options)?;
+            // In one breath: QoS 0 is not acknowledged, and the rest need not be waited for.
+            let retained = Publish { retain: true, ..message(&topic, "x", qos, 1) };
+            let mut bytes = publish(at.version, &retained);
+            bytes.extend(subscribe(at.version, 2, &[(&topic, 0)], &Props::default()));
+            client.send(&bytes)?;
+            let mut got = Vec::new();
+            // SUBACK, the acknowledgement if there is one, and the message.
+            for _ in 0..2 + qos.min(1) {
+                if let Packet::Publish(message) = client.packet(SOON)? {
+                    got.push(message);
+                }
+            }
+            assert_eq!(said(&got), [("x".into(), 0, true)], "QoS {qos}");
+            if qos == 2 {
+                client.send_ack(AckKind::PubRel, 1)?;
+                client.await_ack(AckKind::PubComp, 1)?;
+            }
+            at.client()?.retain(&topic, "", 1)?;
+            client.disconnect()?;
+            at.forget(&options)?;
+        }
     }
     Ok(())
 }

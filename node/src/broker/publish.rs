@@ -69,6 +69,9 @@ impl Broker {
             }
             self.send(conn, &mut order, &plan, &publication, held.ticket, held.packet_id);
         }
+        if order.as_deref().is_none_or(PublishOrder::is_settled) {
+            conn.publishes_settled();
+        }
     }
 
     /// Decides a publish's path and its targets beyond this node.

@@ -38,6 +38,11 @@ pub fn is_publish(first: u8) -> bool {
     first >> 4 == kind::PUBLISH
 }
 
+/// Whether a packet with this first byte is a SUBSCRIBE or an UNSUBSCRIBE.
+pub fn is_subscription(first: u8) -> bool {
+    matches!(first >> 4, kind::SUBSCRIBE | kind::UNSUBSCRIBE)
+}
+
 /// Length in bytes of the first packet in `buf`, its fixed header included; `None` if more bytes
 /// are needed to tell. `max_packet` is the largest whole packet that is accepted, in bytes.
 ///

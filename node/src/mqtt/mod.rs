@@ -17,7 +17,10 @@ mod tests;
 pub mod topic;
 mod write;
 
-pub use decode::{MAX_REMAINING_LEN, decode, decode_from_server, frame_len, is_publish, may_precede_connack};
+pub use decode::{
+    MAX_REMAINING_LEN, decode, decode_from_server, frame_len, is_publish, is_subscription,
+    may_precede_connack,
+};
 pub use encode::PublishOut;
 pub use error::{DecodeError, Oversize};
 pub use lists::{Filters, SubscribeFilter, SubscribeFilters};

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::outbound::{Flags, Outbound};
-use super::{AckTicket, Conn, Ended, Metric};
+use super::{AckTicket, Conn, Ended, Metric, PublishOrder};
 use crate::mqtt::{ReasonCode, Version, encode};
 
 /// Filters of one SUBSCRIBE or UNSUBSCRIBE beyond which it is alone under way on its connection:
@@ -46,11 +46,13 @@ pub(super) struct Receiving {
     subscriptions: u16,
     /// A PUBLISH that followed them waits for the last of their answers.
     publish_waits: bool,
+    /// A SUBSCRIBE or UNSUBSCRIBE waits until the publishes before it are settled.
+    subscription_waits: bool,
 }
 
 impl Receiving {
     pub fn is_idle(&self) -> bool {
-        self.owed.is_empty() && self.received.is_empty() && self.requests == 0
+        self.owed.is_empty() && self.received.is_empty() && self.requests == 0 && !self.subscription_waits
     }
 
     fn subscription_answered(&mut self) {
@@ -205,6 +207,30 @@ impl Conn {
         waits
     }
 
+    /// Whether publishes of the client are on their way, which a subscription that it makes or
+    /// gives up now has to follow. Asks for a wake-up when they are settled.
+    pub(super) fn is_publishing(&self) -> bool {
+        // Held until the wish is noted: `publishes_settled` comes after.
+        let order = self.publish_order().lock();
+        if order.as_deref().is_none_or(PublishOrder::is_settled) {
+            return false;
+        }
+        let mut out = self.out.lock();
+        out.receiving().subscription_waits = true;
+        out.flags.set(Flags::STALLED);
+        true
+    }
+
+    /// Nothing of the client's [`PublishOrder`] is on its way any more; it may be locked.
+    pub fn publishes_settled(&self) {
+        let mut out = self.out.lock();
+        let receiving = out.cold.as_mut().and_then(|cold| cold.receiving.as_mut());
+        if receiving.is_some_and(|receiving| std::mem::take(&mut receiving.subscription_waits)) {
+            drop(out);
+            self.relieve();
+        }
+    }
+
     /// Answers with a packet as long as the request. A client that asks for so much that it does
     /// not take the answer is disconnected [MQTT-3.1.2-24].
     fn answer_within(self: &Arc<Self>, filters: usize, write: impl FnOnce(&mut Vec<u8>)) {
@@ -265,6 +291,7 @@ impl Conn {
         // A 5.0 client is bound by its quota, and is told when it breaks it.
         receiving.requests >= limits.requests_max
             || receiving.publish_must_wait()
+            || receiving.subscription_waits
             || (self.version() != Version::V5 && receiving.owed.len() >= usize::from(limits.receive_maximum))
     }
 }

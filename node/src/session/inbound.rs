@@ -363,6 +363,11 @@ impl Inbound {
                     break;
                 }
             }
+            if mqtt::is_subscription(rest[0]) && self.phase == Phase::Open && conn.is_publishing() {
+                // What was published before is not for the subscription, but as a retained message.
+                self.stalled = true;
+                break;
+            }
             match mqtt::frame_len(rest, conn.limits().packet_max_bytes) {
                 Ok(Some(len)) if len <= rest.len() => {
                     used += len;

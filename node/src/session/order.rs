@@ -53,6 +53,11 @@ impl PublishOrder {
         }
     }
 
+    /// Whether every publish so far has been routed: none waits, none is on its way through the log.
+    pub fn is_settled(&self) -> bool {
+        self.held.is_empty() && self.logged == 0
+    }
+
     /// Queues a publish behind the others. `false`: dropped, too many at QoS 0 wait.
     pub fn hold(&mut self, held: Held) -> bool {
         if held.ticket.is_none() && self.held.len() >= HELD_QOS0_MAX {

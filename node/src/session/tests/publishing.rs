@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use crate::mqtt::{PublishOut, QoS, ReasonCode, Version, encode};
 use crate::session::testing::{Harness, encoded, publication, publish_bytes};
-use crate::session::{Flow, Limits, Metric};
+use crate::session::{Flow, Limits, Metric, turn};
 
 fn publish(h: &mut Harness, qos: QoS, packet_id: u16) -> Flow {
     let bytes = publish_bytes(h.version, "t", b"x", qos, packet_id);
@@ -236,4 +236,31 @@ fn a_publish_waits_for_the_subscription_before_it() {
     h.service.hold_answers.store(true, Ordering::Relaxed);
     assert_eq!(h.send(&[&subscribe[..], &publish].concat()), Flow::Open);
     assert_eq!(h.service.take_calls().len(), 2);
+}
+
+#[test]
+fn a_subscription_follows_what_was_published_before_it() {
+    for persistent in [false, true] {
+        let mut h = Harness::connected(Version::V5, Limits::default(), persistent);
+        // As the broker notes a publish that goes through the log.
+        h.conn.publish_order().lock().get_or_insert_default().log_started();
+        for request in [&[0x82, 7, 0, 1, 0, 0, 1, b'f', 0][..], &[0xA2, 6, 0, 2, 0, 0, 1, b'f']] {
+            assert_eq!(h.send(&[request, &[0xC0, 0]].concat()), Flow::Held);
+            assert!(h.service.take_calls().is_empty());
+            assert!(h.take().is_empty(), "nor does what follows overtake it");
+            let wakes = h.link.wakes.load(Ordering::Relaxed);
+            // Another is still under way.
+            assert_eq!(h.inbound.attend(&h.conn, 1), Flow::Held);
+            if let Some(order) = h.conn.publish_order().lock().as_mut() {
+                order.log_ended(1);
+                assert!(order.is_settled());
+            }
+            h.conn.publishes_settled();
+            assert!(h.link.wakes.load(Ordering::Relaxed) > wakes);
+            assert_eq!(turn(|| h.inbound.attend(&h.conn, 2)), Flow::Open);
+            assert_eq!(h.service.take_calls().len(), 1);
+            assert_eq!(h.take().len(), 2);
+            h.conn.publish_order().lock().get_or_insert_default().log_started();
+        }
+    }
 }
