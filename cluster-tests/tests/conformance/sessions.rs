@@ -6,7 +6,7 @@ use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{Client, Error, Options, Prop, Props, Version, connect, prop};
 use cluster_tests::wait::eventually;
 
-use crate::messages::SOON;
+use crate::messages::{SOON, texts};
 
 pub const CASES: &[Case] = &[
     case("a kept session is resumed with its subscriptions, on any node", resumed)
@@ -36,6 +36,8 @@ pub const CASES: &[Case] = &[
     case("DISCONNECT may shorten the expiry", shortened).v5(&["4.1.0-2"]),
     case("DISCONNECT may lengthen the expiry", lengthened).v5(&["3.1.2-23"]),
     case("DISCONNECT may not give a session of none an expiry", no_expiry_from_none).v5(&["4.13.1-1"]),
+    case("a session resumed without an expiry is whole until its connection ends", resumed_to_end)
+        .v5(&["3.1.2-5", "4.1.0-1", "4.5.0-1", "3.8.4-3", "3.10.4-1"]),
     case("an id is compared byte by byte", ids_are_exact).v3(&["3.1.3-2"]).v5(&["3.1.3-2"]),
 ];
 
@@ -290,6 +292,37 @@ fn ids_are_exact(at: &Site) -> Outcome {
     }
     for client in &mut clients {
         client.ping()?;
+    }
+    Ok(())
+}
+
+fn resumed_to_end(at: &Site) -> Outcome {
+    let (kept, mut publisher) = (at.persistent(), at.client()?);
+    let ending = Options { props: Props::default(), ..kept.clone() };
+    for qos in 1..=2 {
+        let (topic, other) = (at.topic(), at.topic());
+        let mut client = Client::connect(at.far(), &kept)?;
+        client.subscribe(&[(&topic, qos), (&other, qos)])?;
+        client.disconnect()?;
+        publisher.publish(&topic, "while away", qos)?;
+        let mut client = Client::connect(at.far(), &ending)?;
+        assert!(client.session_present);
+        publisher.publish(&topic, "now", qos)?;
+        assert_eq!(texts(&at.received(&mut publisher, &mut client)?), ["while away", "now"]);
+        // What it subscribes to again is the same subscription, and what it gives up is gone.
+        assert_eq!(client.subscribe(&[(&topic, 0)])?, [0]);
+        assert_eq!(client.unsubscribe(&[&other])?, [0]);
+        publisher.publish(&topic, "once", qos)?;
+        publisher.publish(&other, "not wanted", qos)?;
+        let got = at.received(&mut publisher, &mut client)?;
+        assert_eq!(got.iter().map(|m| (m.text(), m.qos)).collect::<Vec<_>>(), [("once".into(), 0)]);
+        // Its own publishes at QoS 2 are remembered like those of any other.
+        client.publish(&at.topic(), "x", 2)?;
+        client.disconnect()?;
+        let again = Client::connect(at.near(), &kept)?;
+        assert!(!again.session_present, "it has ended");
+        again.disconnect()?;
+        at.forget(&kept)?;
     }
     Ok(())
 }

@@ -40,7 +40,8 @@ impl Broker {
                 let Outcome::Claimed { incarnation, session_present } = applied.outcome else {
                     return conn.refuse(ReasonCode::UnspecifiedError);
                 };
-                let persistent = expiry_s > 0;
+                // A resumed session that now ends with the connection is as replicated as before.
+                let persistent = session_present || expiry_s > 0;
                 // The state's own copy of the id, so that there is one of each on a node.
                 let client = broker.state().client_id(&client).cloned().unwrap_or(client);
                 let granted = conn.accept(Grant {

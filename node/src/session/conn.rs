@@ -95,7 +95,7 @@ impl Conn {
         }
     }
 
-    /// The session outlives the connection.
+    /// The session is replicated, as [`Grant::persistent`] says.
     pub fn is_persistent(&self) -> bool {
         self.state.load(Ordering::Acquire) & state::PERSISTENT != 0
     }

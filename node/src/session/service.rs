@@ -45,8 +45,8 @@ pub struct Grant {
     pub assigned: bool,
     pub incarnation: Incarnation,
     pub session_present: bool,
-    /// The session outlives the connection: its deliveries at QoS 1 and 2 come from the
-    /// replicated queue, its QoS 2 publishes are remembered by the cluster.
+    /// The session outlives the connection, or has outlived one before: its deliveries at QoS 1
+    /// and 2 come from the replicated queue, its QoS 2 publishes are remembered by the cluster.
     pub persistent: bool,
     pub expiry_s: u32,
     /// First position of the replicated queue that is not over; packet ids derive from it.
