@@ -63,7 +63,7 @@ impl fmt::Debug for Outcome {
 pub struct Failure {
     /// For CONNACK, or for DISCONNECT after a re-authentication: of the codes that both have.
     pub reason: ReasonCode,
-    /// For the log. Says nothing that the client must not learn, and no secret.
+    /// For the log and the reason string: says nothing that the client must not learn.
     pub what: &'static str,
 }
 

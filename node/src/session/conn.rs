@@ -199,6 +199,10 @@ impl Conn {
     /// Answers CONNECT: the client is not let in [MQTT-3.1.4-2]. A 3.x client is told the nearest
     /// return code that its version has, or none.
     pub fn refuse(self: &Arc<Self>, reason: ReasonCode) {
+        self.refuse_with(reason, None);
+    }
+
+    fn refuse_with(self: &Arc<Self>, reason: ReasonCode, what: Option<&str>) {
         let version = self.version();
         let refused = self.with_out(|out| {
             let greeting = out.cold.as_mut().and_then(|cold| cold.greeting.take());
@@ -206,7 +210,8 @@ impl Conn {
                 return false;
             }
             let maximum = out.maximum_packet;
-            if encode::connack(out.buffer(), version, &ConnAck::new(reason), maximum) {
+            let ack = ConnAck { reason_string: what, ..ConnAck::new(reason) };
+            if encode::connack(out.buffer(), version, &ack, maximum) {
                 out.packets += 1;
             }
             out.close_frame(reason);
@@ -219,19 +224,27 @@ impl Conn {
         }
     }
 
-    /// Refuses what cannot even be read as a CONNECT, in the form of `version`.
-    pub(super) fn refuse_unread(self: &Arc<Self>, version: Version, reason: ReasonCode) {
+    /// Refuses what cannot even be read as a CONNECT, in the form of `version`; says `what` is
+    /// wrong with it in 5.0.
+    pub(super) fn refuse_unread(self: &Arc<Self>, version: Version, reason: ReasonCode, what: &str) {
         self.version.store(version as u8, Ordering::Relaxed);
         self.out.lock().cold().greeting =
             Some(Box::new(Greeting { expiry_asked_s: 0, server_keep_alive_s: None, proof: None }));
-        self.refuse(reason);
+        self.refuse_with(reason, Some(what));
+    }
+
+    /// Ends the connection for what the client did: refuses a CONNECT that waits for its answer,
+    /// closes any other. `what` it was goes to a 5.0 client as the reason string.
+    pub(super) fn reject(self: &Arc<Self>, reason: ReasonCode, what: &str) {
+        self.refuse_with(reason, Some(what));
+        self.close_with(Ended::Lost, reason, Some(what));
     }
 
     /// Closes the connection. An accepted 5.0 client is told `reason` by DISCONNECT, a 3.x client
     /// and one that waits for CONNACK see the close alone [MQTT-3.14.0-1]. `why` is what `ended`
     /// is told; the first close counts. Bytes that the client has not taken by then are lost.
     pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
-        self.close_with(why, reason, self.is_accepted() && self.version() == Version::V5);
+        self.close_with(why, reason, None);
     }
 
     /// Closes it to further packets after the client's own DISCONNECT; the end of the stream is
@@ -262,14 +275,15 @@ impl Conn {
         self.finish_if_closing();
     }
 
-    fn close_with(self: &Arc<Self>, why: Ended, reason: ReasonCode, says_why: bool) -> bool {
+    fn close_with(self: &Arc<Self>, why: Ended, reason: ReasonCode, what: Option<&str>) {
+        let says_why = self.is_accepted() && self.version() == Version::V5;
         let closed = self.with_out(|out| {
             if out.flags.has(Flags::CLOSING) {
                 return false;
             }
             if says_why {
                 let maximum = out.maximum_packet;
-                let disconnect = Disconnect { reason, ..Disconnect::default() };
+                let disconnect = Disconnect { reason, reason_string: what, ..Disconnect::default() };
                 if encode::disconnect(out.buffer(), &disconnect, maximum) {
                     out.packets += 1;
                 }
@@ -281,7 +295,6 @@ impl Conn {
         if closed {
             self.finish_if_closing();
         }
-        closed
     }
 
     /// Appends what the WebSocket protocol itself has to say; nothing after a Close frame.

@@ -424,12 +424,10 @@ impl Inbound {
     fn fail(&mut self, conn: &Arc<Conn>, fault: DecodeError, batch: &mut Batch) {
         conn.context().counters.protocol_error(fault.reason);
         match fault.connack {
-            Some(version) if self.phase == Phase::Fresh => conn.refuse_unread(version, fault.reason),
-            _ => {
-                // Where CONNECT has not been answered, that says it all.
-                conn.refuse(fault.reason);
-                conn.close(Ended::Lost, fault.reason);
+            Some(version) if self.phase == Phase::Fresh => {
+                conn.refuse_unread(version, fault.reason, fault.what);
             }
+            _ => conn.reject(fault.reason, fault.what),
         }
         self.phase = Phase::Over;
         batch.fault = Some(fault);

@@ -7,7 +7,7 @@ use super::{Inbound, Phase};
 use crate::auth::{Exchange, Failure, Outcome};
 use crate::mqtt::{self, Auth, DecodeError, Packet, ReasonCode};
 use crate::session::proof::Proof;
-use crate::session::{AuthStep, Conn, Ended, Limits, Metric};
+use crate::session::{AuthStep, Conn, Limits, Metric};
 
 /// [MQTT-3.1.2-30]
 pub(super) const TOO_EARLY: DecodeError =
@@ -180,8 +180,7 @@ impl Inbound {
     /// [MQTT-3.1.4-2], [MQTT-4.12.1-2]
     pub(super) fn turn_away(&mut self, conn: &Arc<Conn>, failure: Failure) {
         conn.context().counters.increment(Metric::AuthenticationFailures);
-        conn.refuse(failure.reason);
-        conn.close(Ended::Lost, failure.reason);
+        conn.reject(failure.reason, failure.what);
         self.phase = Phase::Over;
         if let Some(authentication) = self.authentication_mut() {
             authentication.failure = Some(failure);

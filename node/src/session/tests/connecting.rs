@@ -215,3 +215,33 @@ fn a_clients_disconnect() {
     h.inbound.end(&h.conn);
     assert_eq!(h.service.take_calls(), ["ended Disconnect { with_will: false, expiry_s: Some(50) }"]);
 }
+
+/// The reason string of the only packet sent.
+fn reason_string(h: &Harness) -> Option<String> {
+    let bytes = h.link.bytes.lock();
+    match decode_from_server(&bytes, Version::V5).expect("a packet") {
+        Packet::ConnAck(ack) => ack.reason_string.map(Into::into),
+        Packet::Disconnect(disconnect) => disconnect.reason_string.map(Into::into),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_5_0_client_is_told_in_words_what_it_did() {
+    let mut h = Harness::new(Limits::default());
+    h.connect(&Connect { client_id: &"x".repeat(2000), ..Connect::new(Version::V5) });
+    assert!(reason_string(&h).is_some_and(|text| text.contains("client id")));
+    // Unreadable, but with a protocol name and level that say how to answer.
+    let mut h = Harness::new(Limits::default());
+    h.send(b"\x10\x0D\0\x04MQTT\x05\x01\0\0\0\0\0");
+    assert!(reason_string(&h).is_some_and(|text| !text.is_empty()));
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
+    h.send(&[0xC1, 0]);
+    assert!(reason_string(&h).is_some_and(|text| text.contains("flags")));
+    // Not at the cost of what it takes.
+    let mut h = Harness::new(Limits::default());
+    h.connect(&Connect { maximum_packet_size: Some(40), ..Connect::new(Version::V5) });
+    h.take();
+    h.send(&[0xC1, 0]);
+    assert_eq!(*h.link.bytes.lock(), [0xE0, 2, 0x81, 0]);
+}
