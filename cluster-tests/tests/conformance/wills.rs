@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cluster_tests::conformance::{Case, Outcome, Site, case};
-use cluster_tests::mqtt::{Client, Options, Prop, Props, Will, connect, disconnect, prop};
+use cluster_tests::mqtt::{Client, Error, Options, Prop, Props, Will, connect, disconnect, prop};
 
 pub const CASES: &[Case] = &[
     case("a connection that breaks publishes its will, once", on_loss)
@@ -35,6 +35,9 @@ pub const CASES: &[Case] = &[
     case("a will may not have a wildcard in its topic", wildcard)
         .v3(&["4.7.1-1", "3.3.2-2"])
         .v5(&["4.7.0-1"]),
+    case("a will for one of the server's own topics is refused with its CONNECT", servers_topic)
+        .v3(&["3.2.2-4", "3.2.2-5"])
+        .v5(&["3.1.4-2", "3.2.2-7"]),
     case("DISCONNECT in the same bytes as CONNECT discards the will", pipelined_disconnect)
         .v3(&["3.14.4-3"])
         .v5(&["3.14.4-3"]),
@@ -293,5 +296,19 @@ fn pipelined_disconnect(at: &Site) -> Outcome {
     client.await_connack()?;
     client.ending(Duration::from_secs(20))?;
     assert_eq!(at.received(&mut at.client()?, &mut subscriber)?, []);
+    Ok(())
+}
+
+fn servers_topic(at: &Site) -> Outcome {
+    for topic in ["$SYS", "$SYS/broker"] {
+        let refused = Client::connect(at.near(), &with_will(at, topic));
+        let expected = if at.is_v5() { 0x87 } else { 5 };
+        assert!(matches!(refused, Err(Error::Refused(code)) if code == expected), "{topic}");
+    }
+    // Nobody else has a topic that begins with a dollar sign for himself.
+    let topic = format!("$SYSTEM/{}", at.topic());
+    let mut subscriber = at.subscriber(&topic, 1)?;
+    Client::connect(at.near(), &with_will(at, &topic))?.crash();
+    assert_eq!(at.recv(&mut subscriber)?.text(), "gone");
     Ok(())
 }

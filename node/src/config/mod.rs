@@ -18,7 +18,8 @@ use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
 pub use sections::{
-    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, NodeConfig, TcpConfig, TlsConfig, WsConfig,
+    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, TcpConfig,
+    TlsConfig, WsConfig,
 };
 pub use value::{HostPort, LogFormat};
 
@@ -34,6 +35,7 @@ pub struct Config {
     pub api: ApiConfig,
     pub cluster: ClusterConfig,
     pub auth: AuthConfig,
+    pub mqtt: MqttConfig,
     pub limits: LimitsConfig,
     pub log: LogConfig,
 }
@@ -62,7 +64,7 @@ impl ListenersConfig {
 }
 
 /// Every section, in the order of the example file.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "node",
     "listeners.tcp",
     "listeners.ws",
@@ -71,6 +73,7 @@ const SECTIONS: [&str; 10] = [
     "api",
     "cluster",
     "auth",
+    "mqtt",
     "limits",
     "log",
 ];
@@ -175,6 +178,7 @@ impl Config {
             "api" => &self.api,
             "cluster" => &self.cluster,
             "auth" => &self.auth,
+            "mqtt" => &self.mqtt,
             "limits" => &self.limits,
             "log" => &self.log,
             _ => return None,
@@ -191,6 +195,7 @@ impl Config {
             "api" => &mut self.api,
             "cluster" => &mut self.cluster,
             "auth" => &mut self.auth,
+            "mqtt" => &mut self.mqtt,
             "limits" => &mut self.limits,
             "log" => &mut self.log,
             _ => return None,

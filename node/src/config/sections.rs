@@ -129,6 +129,15 @@ section! {
 }
 
 section! {
+    /// `mqtt.*`
+    MqttConfig {
+        /// Look through payloads whose Payload Format Indicator says that they are text, and
+        /// refuse those that are not UTF-8.
+        check_payload_format: bool = false;
+    }
+}
+
+section! {
     /// `limits.*`
     LimitsConfig {
         /// Most connections at a time on this node. Fewer when the system gives the process fewer

@@ -343,6 +343,7 @@ impl Node {
     async fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
         let front = Front::new(member.broker.clone(), self.access().await?);
         let mut limits = session::Limits::from(&self.config.limits);
+        limits.check_payload_format = self.config.mqtt.check_payload_format;
         limits.connections_max = descriptors::room_for_clients(limits.connections_max);
         let context = Context::new(limits, Arc::new(front));
         let server = net::Server::start(&context, self.loops).map_err(StartError::Runtime)?;

@@ -1,7 +1,7 @@
 //! What a well-formed packet may hold.
 
 use super::Limits;
-use crate::mqtt::{Connect, DecodeError, Packet, ReasonCode, UserProperties, topic};
+use crate::mqtt::{Connect, DecodeError, ForwardProperties, Packet, ReasonCode, UserProperties, topic};
 
 /// # Errors
 /// The packet exceeds a limit: the reason for DISCONNECT, or of a CONNECT for CONNACK.
@@ -32,9 +32,25 @@ fn check_connect(connect: &Connect<'_>, limits: &Limits) -> Result<(), DecodeErr
         if will.payload.len() > usize::from(limits.will_max_bytes) {
             return Err(DecodeError::new(ReasonCode::QuotaExceeded, "a will that is too large"));
         }
+        check_format(&will.properties, will.payload, limits)?;
         of_will = will.properties.user_properties();
     }
     check_properties([connect.user_properties, of_will], limits)
+}
+
+/// # Errors
+/// The payload is not the text that it is said to be.
+pub(super) fn check_format(
+    properties: &ForwardProperties<'_>,
+    payload: &[u8],
+    limits: &Limits,
+) -> Result<(), DecodeError> {
+    let checked = limits.check_payload_format && properties.payload_is_text();
+    if checked && std::str::from_utf8(payload).is_err() {
+        let reason = ReasonCode::PayloadFormatInvalid;
+        return Err(DecodeError::new(reason, "a payload that is said to be text and is not UTF-8"));
+    }
+    Ok(())
 }
 
 /// # Errors

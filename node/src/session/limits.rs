@@ -22,6 +22,9 @@ pub struct Limits {
     pub subscriptions_max: u32,
     /// Payload of a will, bytes.
     pub will_max_bytes: u16,
+    /// Refuse payloads that are said to be text and are not UTF-8, as the standard allows
+    /// (5.0, 3.3.2.3.2): each has to be looked through.
+    pub check_payload_format: bool,
     /// Longest client id, bytes.
     pub client_id_max_bytes: u16,
     /// QoS 1 and 2 publishes a client may have unacknowledged; announced as Receive Maximum. A
@@ -77,6 +80,7 @@ impl Default for Limits {
             filters_max: 10_000,
             subscriptions_max: 100_000,
             will_max_bytes: u16::MAX,
+            check_payload_format: false,
             client_id_max_bytes: 1024,
             receive_maximum: 1024,
             requests_max: 64,

@@ -42,6 +42,12 @@ impl Inbound {
                 }
             },
         };
+        if let Err(fault) = admission::check_format(&publish.properties, publish.payload, limits) {
+            // QoS 0 has no acknowledgement to say it by.
+            let Some(ticket) = ticket else { return Err(fault) };
+            conn.acknowledge(ticket, fault.reason);
+            return Ok(());
+        }
         let properties = publish.forward_properties();
         let publication = Publication {
             topic,

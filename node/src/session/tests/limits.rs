@@ -1,5 +1,7 @@
 //! What a well-formed packet may hold, and what a client takes.
 
+use std::sync::atomic::Ordering;
+
 use crate::mqtt::{Connect, ForwardProperties, QoS, UserProperties, Version, Will};
 use crate::session::testing::Harness;
 use crate::session::{Delivered, Flow, Limits, Metric};
@@ -109,6 +111,40 @@ fn topics_are_bounded_in_bytes_and_levels() {
 }
 
 #[test]
+fn text_that_is_not_text_is_refused_where_that_is_checked() {
+    let bad = b"caf\xE9";
+    let checked = || Limits { check_payload_format: true, ..Limits::default() };
+    for (limits, code) in [(Limits::default(), "00"), (checked(), "99")] {
+        let mut h = Harness::connected(Version::V5, limits, false);
+        h.send(&packet(0x32, b"\0\x01t\0\x01", b"\x01\x01", bad));
+        h.send(&packet(0x34, b"\0\x01t\0\x02", b"\x01\x01", bad));
+        assert_eq!(h.take(), [format!("PUBACK 1 {code}"), format!("PUBREC 2 {code}")]);
+        // Neither what is not said to be text nor what is.
+        h.send(&packet(0x32, b"\0\x01t\0\x03", b"\x01\x00", bad));
+        h.send(&packet(0x32, b"\0\x01t\0\x04", b"", bad));
+        h.send(&packet(0x32, b"\0\x01t\0\x05", b"\x01\x01", "café".as_bytes()));
+        assert_eq!(h.take(), ["PUBACK 3 00", "PUBACK 4 00", "PUBACK 5 00"]);
+        assert_eq!(h.service.published.load(Ordering::Relaxed), if code == "00" { 5 } else { 3 });
+    }
+    let mut h = Harness::connected(Version::V5, checked(), false);
+    assert!(matches!(h.send(&packet(0x30, b"\0\x01t", b"\x01\x01", bad)), Flow::Broken(_)));
+    assert_eq!(h.take(), ["DISCONNECT 99"]);
+    let mut h = Harness::new(checked());
+    let properties = ForwardProperties::from_wire(b"\x01\x01").expect("forwardable");
+    let will = Will {
+        topic: "t",
+        payload: bad,
+        properties,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        delay_s: 0,
+        expiry_s: None,
+    };
+    h.connect(&Connect { client_id: "c", will: Some(will), ..Connect::new(Version::V5) });
+    assert_eq!(h.take(), ["CONNACK 99"]);
+}
+
+#[test]
 fn filters_in_one_packet_are_bounded() {
     let filters = |n: usize| b"\0\x01f\0".repeat(n);
     let names = |n: usize| b"\0\x01f".repeat(n);
@@ -209,7 +245,7 @@ fn sending_a_large_packet_is_a_sign_of_life() {
 fn a_client_that_still_takes_one_large_message_is_read() {
     let limits = Limits { outbox_max_bytes: 100, packet_max_bytes: 1000, ..Limits::default() };
     let mut h = Harness::connected(Version::V5, limits, false);
-    h.link.room.store(0, std::sync::atomic::Ordering::Relaxed);
+    h.link.room.store(0, Ordering::Relaxed);
     assert_eq!(h.deliver("t", &[b'x'; 900], QoS::AtMostOnce, 0), Delivered::Sent);
     assert_eq!(h.send(&[0xC0, 0]), Flow::Open);
 }
