@@ -3,12 +3,12 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::Broker;
 use super::local::{Matches, Subscriber};
+use crate::env;
 use crate::mqtt::{Message, Publication, QoS};
 use crate::peer::forward::Frame;
 use crate::session::{Conn, Delivered, Delivery};
@@ -157,10 +157,10 @@ impl Broker {
         self.state().online_shared_qos0(filter, wiring.me, publication.qos, |client, id, as_published| {
             online.push((client.clone(), id, as_published));
         });
-        let clean = self.local.read().members(filter);
+        let turn = self.local.read().take_turn(filter);
+        let (clean, first) = turn.unwrap_or_else(|| (0, env::random_u64() as usize));
         let members = clean + online.len();
         let fanout = Fanout::new(publication, self.clock.now_ms());
-        let first = self.shared_turns.fetch_add(1, Ordering::Relaxed);
         (0..members).map(|n| first.wrapping_add(n) % members).any(|at| {
             let delivered =
                 if let Some((client, id, as_published)) = at.checked_sub(clean).map(|at| &online[at]) {

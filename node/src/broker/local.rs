@@ -110,6 +110,9 @@ struct Group {
     /// The whole filter, `$share/group/…`.
     filter: Box<str>,
     members: Vec<Subscriber>,
+    /// Whose turn it is; each group counts for itself, or groups that get the same messages would
+    /// keep in step and pass over members.
+    turn: AtomicUsize,
     route: Route,
 }
 
@@ -160,6 +163,7 @@ impl Local {
                         id: self.group_ids,
                         filter: filter.into(),
                         members: Vec::new(),
+                        turn: AtomicUsize::new(0),
                         route: Route::default(),
                     });
                     entry.groups.len() - 1
@@ -268,9 +272,11 @@ impl Local {
         found
     }
 
-    /// How many members a shared subscription has on this node.
-    pub fn members(&self, filter: &str) -> usize {
-        self.group(filter).map_or(0, |group| group.members.len())
+    /// How many members a shared subscription has on this node, and the number of the next turn.
+    /// `None`: it has none.
+    pub fn take_turn(&self, filter: &str) -> Option<(usize, usize)> {
+        let group = self.group(filter)?;
+        Some((group.members.len(), group.turn.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// One of them, and the group's number.

@@ -22,7 +22,7 @@ mod steward;
 mod subscribe;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -66,8 +66,6 @@ pub struct Broker {
     alive: AtomicBool,
     /// A planned stop has begun: nobody is let in, and no further life follows this one.
     stopping: AtomicBool,
-    /// Shared subscriptions' members take turns.
-    shared_turns: AtomicUsize,
     wiring: std::sync::OnceLock<Wiring>,
 }
 
@@ -82,7 +80,6 @@ impl Broker {
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            shared_turns: AtomicUsize::new(0),
             wiring: std::sync::OnceLock::new(),
         })
     }

@@ -84,9 +84,8 @@ impl Broker {
         let exactly_once = publication.qos == QoS::ExactlyOnce && conn.is_persistent();
         let mut shared = SmallVec::new();
         for SharedMatch { filter, nodes } in found.shared {
-            // A member here is nearest; otherwise any node that has one.
-            let node =
-                if nodes.contains(&me) { me } else { nodes[env::random_below(nodes.len() as u64) as usize] };
+            // Any of them: were it always the nearest, the members elsewhere would go without.
+            let node = nodes[env::random_below(nodes.len() as u64) as usize];
             shared.push((filter, node));
         }
         // A live owner that cannot be reached gets the publish through the log.
