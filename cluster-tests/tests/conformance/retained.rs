@@ -7,7 +7,7 @@ use cluster_tests::conformance::{Case, Outcome, Site, case};
 use cluster_tests::mqtt::{AckKind, Client, Options, Packet, Props, Publish, Result, publish, subscribe};
 use cluster_tests::wait::eventually;
 
-use crate::messages::{SOON, both_sessions, message, texts};
+use crate::messages::{SOON, both_sessions, message, sent_so_far, texts};
 
 pub const CASES: &[Case] = &[
     case("a retained message is kept with its QoS and goes to new subscriptions", kept_with_qos)
@@ -40,6 +40,9 @@ pub const CASES: &[Case] = &[
     case("the retained message comes before anything newer, which comes without a gap", before_newer)
         .v3(&["3.3.1-6", "3.3.1-9", "4.6.0-6"])
         .v5(&["3.3.1-9", "3.3.1-12", "4.6.0-5"]),
+    case("SUBACK comes before the retained messages", after_suback)
+        .v3(&["3.3.1-6", "3.8.4-1"])
+        .v5(&["3.3.1-9", "3.8.4-1"]),
     case("what a client retains before it subscribes comes to it as retained", own_before)
         .v3(&["3.3.1-8"])
         .v5(&["3.3.1-9"]),
@@ -346,6 +349,7 @@ fn own_before(at: &Site) -> Outcome {
                 }
             }
             assert_eq!(said(&got), [("x".into(), 0, true)], "QoS {qos}");
+            assert_eq!(sent_so_far(&mut client)?, [], "once");
             if qos == 2 {
                 client.send_ack(AckKind::PubRel, 1)?;
                 client.await_ack(AckKind::PubComp, 1)?;
@@ -354,6 +358,30 @@ fn own_before(at: &Site) -> Outcome {
             client.disconnect()?;
             at.forget(&options)?;
         }
+    }
+    Ok(())
+}
+
+fn after_suback(at: &Site) -> Outcome {
+    let mut publisher = at.client()?;
+    for qos in 0..=2 {
+        let topic = at.topic();
+        retain(at, &mut publisher, &topic, "x", 2)?;
+        // The filter is new to the cluster, then known to it.
+        let mut clients = Vec::new();
+        for options in [both_sessions(at), both_sessions(at)].as_flattened() {
+            let mut client = Client::connect(at.far(), options)?;
+            client.send(&subscribe(at.version, 1, &[(&topic, qos)], &Props::default()))?;
+            let first = client.packet(SOON)?;
+            assert!(matches!(first, Packet::SubAck { id: 1, .. }), "QoS {qos}: {first:?}");
+            assert!(matches!(client.packet(SOON)?, Packet::Publish(message) if message.retain));
+            clients.push((client, options.clone()));
+        }
+        for (client, options) in clients {
+            client.disconnect()?;
+            at.forget(&options)?;
+        }
+        retain(at, &mut publisher, &topic, "", 1)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::local::Matches;
-use crate::mqtt::ReasonCode;
+use crate::mqtt::{QoS, ReasonCode};
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
 use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, PackError, State};
@@ -121,6 +121,15 @@ impl Broker {
                     && let Some(conn) = self.clients.owner(&client, incarnation)
                 {
                     self.pump(&conn);
+                }
+            }
+            Effect::Retained { client, node, epoch, incarnation, subscription_id, messages } => {
+                if here(node, epoch)
+                    && let Some(conn) = self.clients.owner(&client, incarnation)
+                {
+                    for message in messages {
+                        self.deliver_retained(&conn, &message.borrow(), QoS::AtMostOnce, subscription_id);
+                    }
                 }
             }
             Effect::Deliver { message } => {

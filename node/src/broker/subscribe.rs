@@ -114,7 +114,9 @@ impl Broker {
             drop(local);
             if wants_retained(&item, new) {
                 state.retained_matches(item.filter, |message| {
-                    self.deliver_retained(conn, &message.borrow(), &item, subscription_id);
+                    if !(item.options.no_local && *conn.client() == *message.publisher) {
+                        self.deliver_retained(conn, &message.borrow(), item.options.qos, subscription_id);
+                    }
                 });
             }
         }
@@ -150,7 +152,6 @@ impl Broker {
         done: Box<dyn FnOnce(LogIndex, Vec<Added>) + Send>,
     ) {
         let Some(client) = conn.client_arc().cloned() else { return };
-        let asked = subscriptions.clone();
         let (broker, conn) = (self.clone(), conn.clone());
         self.propose(
             Command::Subscribe { client, incarnation: conn.incarnation(), subscriptions },
@@ -159,41 +160,27 @@ impl Broker {
                 let Outcome::Subscribed { added } = applied.outcome else {
                     return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
                 };
-                // Those at QoS 1 and 2 were queued by `apply`.
-                for (subscription, added) in asked.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
-                    let new = *added == Added::New;
-                    let item = SubscribeItem { filter: &subscription.filter, options: subscription.options };
-                    if wants_retained(&item, new) {
-                        broker.state().retained_matches(item.filter, |message| {
-                            let publication = message.borrow();
-                            if publication.qos.min(item.options.qos) == QoS::AtMostOnce {
-                                broker.deliver_retained(&conn, &publication, &item, subscription.id);
-                            }
-                        });
-                    }
-                }
                 broker.pump(&conn);
                 done(applied.at.index, added);
             }),
         );
     }
 
-    fn deliver_retained(
+    /// `granted`: the subscription's QoS.
+    pub(super) fn deliver_retained(
         &self,
         conn: &Arc<Conn>,
         publication: &Publication<'_>,
-        item: &SubscribeItem<'_>,
+        granted: QoS,
         subscription_id: u32,
     ) {
         let now_ms = self.clock.now_ms();
-        let own = conn.client() == publication.publisher;
-        let expired = publication.expires_at_ms != 0 && publication.expires_at_ms <= now_ms;
-        if expired || (item.options.no_local && own) {
+        if publication.expires_at_ms != 0 && publication.expires_at_ms <= now_ms {
             return;
         }
         let delivery = Delivery {
             publication,
-            qos: item.options.qos.min(publication.qos),
+            qos: granted.min(publication.qos),
             retain: true,
             subscription_ids: ids(&subscription_id),
             group: 0,

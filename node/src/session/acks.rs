@@ -44,6 +44,9 @@ pub(super) struct Receiving {
     requests: u16,
     /// SUBSCRIBE and UNSUBSCRIBE among them.
     subscriptions: u16,
+    /// PUBLISH packets that leave after the last of their answers: the first is a retained message,
+    /// the others follow it.
+    behind: Vec<u8>,
     /// A PUBLISH that followed them waits for the last of their answers.
     publish_waits: bool,
     /// A SUBSCRIBE or UNSUBSCRIBE waits until the publishes before it are settled.
@@ -55,9 +58,27 @@ impl Receiving {
         self.owed.is_empty() && self.received.is_empty() && self.requests == 0 && !self.subscription_waits
     }
 
-    fn subscription_answered(&mut self) {
+    /// Returns what may follow the answer.
+    fn subscription_answered(&mut self) -> Vec<u8> {
         self.subscriptions = self.subscriptions.saturating_sub(1);
         self.publish_waits &= self.subscriptions > 0;
+        if self.subscriptions > 0 { Vec::new() } else { std::mem::take(&mut self.behind) }
+    }
+
+    /// Whether a PUBLISH has to wait for the answer to a SUBSCRIBE. A server may send retained
+    /// messages before SUBACK, but there are clients that do not expect them so early; and what is
+    /// newer must not overtake them.
+    pub fn holds_back(&self, retained: bool) -> bool {
+        !self.behind.is_empty() || (retained && self.subscriptions > 0)
+    }
+
+    /// What is held back.
+    pub fn behind(&mut self) -> &mut Vec<u8> {
+        &mut self.behind
+    }
+
+    pub fn behind_bytes(&self) -> usize {
+        self.behind.len()
     }
 
     fn publish_must_wait(&self) -> bool {
@@ -236,8 +257,11 @@ impl Conn {
     fn answer_within(self: &Arc<Self>, filters: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut fits = true;
         self.answer(filters, |out| {
-            out.receiving().subscription_answered();
+            let behind = out.receiving().subscription_answered();
             fits = out.append_within(write);
+            if fits {
+                out.append_packets(&behind);
+            }
         });
         if !fits {
             self.close(Ended::Server, ReasonCode::PacketTooLarge);
@@ -282,7 +306,7 @@ impl Conn {
     pub(super) fn is_overloaded(&self, out: &Outbound) -> bool {
         let limits = self.limits();
         // A single message may exceed the outbox's bound by itself.
-        if out.len() > 4 * limits.outbox_max_bytes as usize + limits.packet_max_bytes as usize {
+        if out.backlog_bytes() > 4 * limits.outbox_max_bytes as usize + limits.packet_max_bytes as usize {
             return true;
         }
         let Some(receiving) = out.cold.as_ref().and_then(|cold| cold.receiving.as_ref()) else {

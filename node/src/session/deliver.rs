@@ -154,7 +154,7 @@ fn append_publish(out: &mut Outbound, version: Version, form: &Form<'_>, now_ms:
             return false;
         }
     }
-    if encode::publish(out.buffer(), &publish).is_err() {
+    if encode::publish(out.publish_buffer(form.retain), &publish).is_err() {
         return false;
     }
     out.packets = out.packets.saturating_add(1);
@@ -195,7 +195,7 @@ impl Conn {
                 return Err(Metric::DroppedClosed);
             }
             if delivery.qos == QoS::AtMostOnce {
-                if out.len() >= limits.outbox_max_bytes as usize {
+                if out.backlog_bytes() >= limits.outbox_max_bytes as usize {
                     return Err(Metric::DroppedOutboxFull);
                 }
                 let form = delivery.form(0);
@@ -234,7 +234,7 @@ impl Conn {
                     return index;
                 }
                 let maximum = out.receive_maximum;
-                let room = out.len() < limits.outbox_max_bytes as usize;
+                let room = out.backlog_bytes() < limits.outbox_max_bytes as usize;
                 let window = &mut out.sending().window;
                 if item.seq < window.next() {
                     continue;
@@ -389,7 +389,7 @@ impl Conn {
         }
         let (version, context) = (self.version(), self.context());
         let now_ms = context.service.clock_ms();
-        while out.len() < context.limits.outbox_max_bytes as usize {
+        while out.backlog_bytes() < context.limits.outbox_max_bytes as usize {
             let maximum = out.receive_maximum;
             let sending = out.sending();
             let seq = sending.window.next();
@@ -441,7 +441,7 @@ impl Conn {
         let out = self.out.lock();
         let sending = out.cold.as_ref().and_then(|cold| cold.sending.as_ref());
         Backlog {
-            outbox_bytes: out.len(),
+            outbox_bytes: out.backlog_bytes(),
             in_flight: sending.map_or(0, |sending| sending.window.open()),
             waiting: sending.map_or(0, |sending| sending.waiting.len()),
         }
@@ -494,7 +494,7 @@ fn send_or_queue(
 ) -> Result<Delivered, Metric> {
     let message = || shared.get_or_init(|| delivery.publication.to_message()).clone();
     let maximum = out.receive_maximum;
-    let backlogged = out.len() >= limits.outbox_max_bytes as usize;
+    let backlogged = out.backlog_bytes() >= limits.outbox_max_bytes as usize;
     let sending = out.sending();
     let seq = sending.window.next();
     if backlogged || !sending.waiting.is_empty() || !sending.window.has_room(seq, maximum) {

@@ -7,7 +7,7 @@ use super::deliver::Sending;
 use super::pool;
 use super::proof::Proof;
 use crate::auth::Outcome;
-use crate::mqtt::ReasonCode;
+use crate::mqtt::{ReasonCode, frame_len};
 
 /// Room for the longest header of a WebSocket frame from a server.
 const FRAME_HEADER_MAX: usize = 10;
@@ -170,6 +170,12 @@ impl Outbound {
         self.len() == 0
     }
 
+    /// Bytes that wait for the client, or for the answer to its SUBSCRIBE before they do.
+    pub fn backlog_bytes(&self) -> usize {
+        let receiving = self.cold.as_ref().and_then(|cold| cold.receiving.as_ref());
+        self.len() + receiving.map_or(0, |receiving| receiving.behind_bytes())
+    }
+
     /// The buffer, to append one packet to. What is appended must be a whole packet, or be cut off
     /// again.
     ///
@@ -185,6 +191,25 @@ impl Outbound {
             self.buf.extend_from_slice(&[0; FRAME_HEADER_MAX]);
         }
         &mut self.buf
+    }
+
+    /// As [`Outbound::buffer`], for a PUBLISH, which may have to wait for a SUBACK.
+    pub fn publish_buffer(&mut self, retained: bool) -> &mut Vec<u8> {
+        let receiving = self.cold.as_ref().and_then(|cold| cold.receiving.as_ref());
+        if receiving.is_some_and(|receiving| receiving.holds_back(retained)) {
+            self.receiving().behind()
+        } else {
+            self.buffer()
+        }
+    }
+
+    /// Appends packets that have been counted, each in a frame of its own where there are frames.
+    pub fn append_packets(&mut self, mut packets: &[u8]) {
+        while let Ok(Some(len)) = frame_len(packets, u32::MAX) {
+            let (packet, rest) = packets.split_at(len);
+            self.buffer().extend_from_slice(packet);
+            packets = rest;
+        }
     }
 
     /// Appends one control packet; nothing once the connection is closing.

@@ -229,6 +229,16 @@ pub enum Effect {
     Deliver { message: Arc<Message> },
     /// A clean member of a shared group on `node` was picked for a logged message.
     DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message> },
+    /// A subscription of `client` gets these retained messages, at QoS 0: those that it gets at
+    /// QoS 1 and 2 are in its queue. Its owner is (`node`, `epoch`).
+    Retained {
+        client: Arc<str>,
+        node: NodeId,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        subscription_id: u32,
+        messages: Vec<Arc<Message>>,
+    },
     /// `client`'s queue has something new to send; its owner is (`node`, `epoch`).
     Wake { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
     /// The node's life `epoch` is over.

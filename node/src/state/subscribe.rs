@@ -39,15 +39,23 @@ impl State {
         for (subscription, added) in subscriptions.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
             self.link(&subscription.filter, &key, sub_of(subscription));
             let is_new = *added == Added::New;
-            self.queue_retained(&key, &subscription.filter, sub_of(subscription), is_new);
+            self.give_retained(&key, &subscription.filter, sub_of(subscription), is_new, effects);
         }
         self.wake(client, effects);
         Outcome::Subscribed { added }
     }
 
-    /// Queues the retained messages that a new subscription gets at QoS 1 or 2, in the order of
-    /// topics [MQTT-3.3.1-9 to MQTT-3.3.1-11]. Shared subscriptions get none.
-    fn queue_retained(&mut self, client: &Arc<str>, filter: &str, sub: Sub, is_new: bool) {
+    /// Gives a subscription its retained messages, in the order of topics [MQTT-3.3.1-9 to
+    /// MQTT-3.3.1-11]: those at QoS 1 and 2 are queued, those at QoS 0 sent by the owner. Shared
+    /// subscriptions get none.
+    fn give_retained(
+        &mut self,
+        client: &Arc<str>,
+        filter: &str,
+        sub: Sub,
+        is_new: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let wanted = match sub.options.retain_handling {
             0 => true,
             1 => is_new,
@@ -56,16 +64,27 @@ impl State {
         if !wanted || split_shared(filter).is_some() {
             return;
         }
-        let Self { retained, sessions, clock_ms, .. } = self;
+        let Self { retained, sessions, clock_ms, nodes, .. } = self;
         let Some(session) = sessions.session_mut(client) else { return };
+        let mut messages = Vec::new();
         retained.matches(filter, *clock_ms, |message| {
             let qos = message.qos.min(sub.options.qos);
-            if qos > QoS::AtMostOnce && !sub.excludes(client, &message.publisher) {
-                let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
-                let extra = Extra { ids, group: None };
-                session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), *clock_ms);
+            if sub.excludes(client, &message.publisher) {
+                return;
             }
+            if qos == QoS::AtMostOnce {
+                return messages.push(Arc::clone(message));
+            }
+            let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
+            let extra = Extra { ids, group: None };
+            session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), *clock_ms);
         });
+        if let Some((node, epoch)) = session.owner.and_then(|owner| nodes.up(owner))
+            && !messages.is_empty()
+        {
+            let (client, incarnation, subscription_id) = (Arc::clone(client), session.incarnation, sub.id);
+            effects.push(Effect::Retained { client, node, epoch, incarnation, subscription_id, messages });
+        }
     }
 
     pub(super) fn unsubscribe(

@@ -290,3 +290,47 @@ fn the_life_that_is_left_is_told_in_whole_seconds() {
     let told: Vec<String> = [1, 1, 2, 100].map(|s| format!("PUBLISH t  q0 id 0 expiry {s}")).into();
     assert_eq!(h.take(), told);
 }
+
+/// Delivers at QoS 0, marked as retained or not.
+fn hand_over(h: &Harness, payload: &[u8], retain: bool) {
+    let publication = publication("t", payload, QoS::AtMostOnce, 0);
+    let qos = QoS::AtMostOnce;
+    let delivery = Delivery { publication: &publication, qos, retain, subscription_ids: &[], group: 0 };
+    assert_eq!(h.conn.deliver(&delivery, &OnceCell::new(), 0), Delivered::Sent);
+}
+
+#[test]
+fn retained_messages_follow_the_suback_and_what_is_newer_follows_them() {
+    let mut h = Harness::connected(Version::V311, Limits::default(), false);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    for packet_id in 1..=2 {
+        h.send(&[0x82, 6, 0, packet_id, 0, 1, b'f', 0]);
+    }
+    hand_over(&h, b"live", false);
+    hand_over(&h, b"retained", true);
+    hand_over(&h, b"newer", false);
+    assert_eq!(h.deliver("t", b"newest", QoS::AtLeastOnce, 0), Delivered::Sent);
+    assert_eq!(h.take(), ["PUBLISH t live q0 id 0"], "it precedes nothing");
+    h.conn.subscribed(1, &[ReasonCode::Success]);
+    assert_eq!(h.take(), ["SUBACK 1"], "it may be of the other");
+    h.conn.subscribed(2, &[ReasonCode::Success]);
+    let after =
+        ["SUBACK 2", "PUBLISH t retained q0 id 0", "PUBLISH t newer q0 id 0", "PUBLISH t newest q1 id 1"];
+    assert_eq!(h.take(), after);
+    hand_over(&h, b"retained as published", true);
+    assert_eq!(h.take().len(), 1);
+}
+
+#[test]
+fn what_waits_for_a_suback_is_bounded_as_if_it_were_sent() {
+    let limits = Limits { outbox_max_bytes: 100, ..Limits::default() };
+    let mut h = Harness::connected(Version::V311, limits, false);
+    h.service.hold_answers.store(true, Ordering::Relaxed);
+    h.send(&[0x82, 6, 0, 1, 0, 1, b'f', 0]);
+    hand_over(&h, &[b'x'; 100], true);
+    assert_eq!(h.deliver("t", b"too much", QoS::AtMostOnce, 0), Delivered::Dropped);
+    assert_eq!(h.deliver("t", b"later", QoS::AtLeastOnce, 0), Delivered::Queued);
+    h.conn.subscribed(1, &[ReasonCode::Success]);
+    let got = h.take();
+    assert_eq!((got.len(), &*got[0], &*got[2]), (3, "SUBACK 1", "PUBLISH t later q1 id 1"));
+}

@@ -154,6 +154,18 @@ impl Rig {
         self.effects.iter().filter_map(topic).collect()
     }
 
+    /// Retained messages for owners to send at QoS 0: client, subscription identifier, topics.
+    pub fn handed_over(&self) -> Vec<(String, u32, Vec<String>)> {
+        let retained = |e: &Effect| match e {
+            Effect::Retained { client, subscription_id, messages, .. } => {
+                let topics = messages.iter().map(|m| m.topic.to_string()).collect();
+                Some((client.to_string(), *subscription_id, topics))
+            }
+            _ => None,
+        };
+        self.effects.iter().filter_map(retained).collect()
+    }
+
     pub fn woken(&self) -> Vec<String> {
         let client = |e: &Effect| match e {
             Effect::Wake { client, .. } => Some(client.to_string()),

@@ -69,7 +69,36 @@ fn a_new_subscription_queues_the_retained_messages_in_topic_order() {
     assert!(stored.iter().all(|s| s.qos == QoS::AtLeastOnce && s.subscription_ids == [5]));
     let mut topics = Vec::new();
     rig.state.retained_matches("a/+", |m| topics.push(&*m.topic));
-    assert_eq!(topics, ["a/b", "a/q", "a/z"], "the QoS 0 one is the broker's to send");
+    assert_eq!(topics, ["a/b", "a/q", "a/z"]);
+    assert_eq!(
+        rig.handed_over(),
+        [("c".into(), 5, vec!["a/q".into()])],
+        "the QoS 0 one is the broker's to send"
+    );
+}
+
+#[test]
+fn retained_messages_at_qos_0_are_those_of_the_moment_of_the_subscription() {
+    let mut rig = Rig::new(1);
+    rig.publish(1, retained("a", "old", 1));
+    let (inc, _) = rig.claim(1, persistent("c"));
+    let publish = |payload| {
+        let message = Arc::new(retained("a", payload, 1));
+        Command::Publish { message, exactly_once: None, or_refuse: false }
+    };
+    let commands = vec![publish("before"), subscribe("c", inc, vec![sub("a", 0)]), publish("after")];
+    let pack = rig.pack(1, commands);
+    rig.apply(&pack);
+    let seen: Vec<_> = rig
+        .effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Retained { messages, .. } => format!("retained {}", text(&messages[0])),
+            Effect::Deliver { message } => format!("live {}", text(message)),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seen, ["live before", "retained before", "live after"]);
 }
 
 #[test]
@@ -97,6 +126,10 @@ fn shared_and_expired_and_own_messages_are_not_retained_for_a_subscriber() {
     no_local.options.no_local = true;
     rig.subscribe(1, "c", inc, &[no_local, sub("$share/g/a", 1)]);
     assert!(rig.stored("c").is_empty());
+    let mut at_qos_0 = sub("+", 0);
+    at_qos_0.options.no_local = true;
+    rig.subscribe(1, "c", inc, &[at_qos_0, sub("$share/g/a", 0)]);
+    assert!(rig.handed_over().is_empty());
 }
 
 #[test]
