@@ -154,12 +154,12 @@ impl WebSocket {
         let taken = bytes.len().min(upgrade::REQUEST_MAX_BYTES - had);
         request.extend_from_slice(&bytes[..taken]);
         let answer = match upgrade::end_of(request, had) {
+            // Whoever begins otherwise does not speak HTTP and might wait for us.
+            _ if request.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => Err(Refusal::NOT_HTTP),
             Some(end) => {
                 *bytes = &mut std::mem::take(bytes)[end - had..];
                 answer(&request[..end])
             }
-            // Whoever begins otherwise does not speak HTTP and might wait for us.
-            None if request.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => answer(request),
             None if request.len() == upgrade::REQUEST_MAX_BYTES => Err(Refusal::TOO_LARGE),
             None => return,
         };

@@ -37,7 +37,7 @@ pub struct Refusal {
 impl Refusal {
     pub(super) const TOO_LARGE: Self =
         Self::new("431 Request Header Fields Too Large", "The request has more than 8 KiB of header fields.");
-    const NOT_HTTP: Self =
+    pub(super) const NOT_HTTP: Self =
         Self::bad("This is not an HTTP/1.1 request. MQTT over plain TCP has another port.");
     const METHOD: Self = Self {
         fields: "Allow: GET\r\n",
