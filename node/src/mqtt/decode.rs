@@ -33,6 +33,14 @@ pub(super) mod kind {
 
 const WRONG_FLAGS: DecodeError = DecodeError::malformed("reserved flags of the fixed header are set");
 
+/// [MQTT-3.1.0-1]
+pub const NO_CONNECT: DecodeError = DecodeError::protocol("the first packet is not CONNECT");
+
+/// Whether a packet with this first byte is a CONNECT.
+pub fn is_connect(first: u8) -> bool {
+    first >> 4 == kind::CONNECT
+}
+
 /// Whether a packet with this first byte is a PUBLISH.
 pub fn is_publish(first: u8) -> bool {
     first >> 4 == kind::PUBLISH
@@ -78,8 +86,8 @@ pub fn may_precede_connack(first: u8) -> bool {
 pub fn decode(packet: &[u8], version: Option<Version>) -> Result<Packet<'_>, DecodeError> {
     let (first, mut body) = split(packet)?;
     let Some(version) = version else {
-        if first >> 4 != kind::CONNECT {
-            return Err(DecodeError::protocol("the first packet is not CONNECT"));
+        if !is_connect(first) {
+            return Err(NO_CONNECT);
         }
         return connect::read(first & 0x0F, body).map(Packet::Connect);
     };

@@ -18,8 +18,8 @@ pub mod topic;
 mod write;
 
 pub use decode::{
-    MAX_REMAINING_LEN, decode, decode_from_server, frame_len, is_publish, is_subscription,
-    may_precede_connack,
+    MAX_REMAINING_LEN, NO_CONNECT, decode, decode_from_server, frame_len, is_connect, is_publish,
+    is_subscription, may_precede_connack,
 };
 pub use encode::PublishOut;
 pub use error::{DecodeError, Oversize};

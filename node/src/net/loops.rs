@@ -371,9 +371,9 @@ impl Loop {
             return;
         }
         let mut slot = self.slots.remove(token.0 & (SLOTS - 1));
+        // A client that closed only its side may still read.
+        slot.conn.flush();
         if !slot.lingers {
-            // A client that closed only its side may still read.
-            slot.conn.flush();
             slot.inbound.end(&slot.conn);
         }
         slot.conn.cut();

@@ -354,6 +354,11 @@ impl Inbound {
         let mut used = 0;
         while used < bytes.len() && self.goes_on() {
             let rest = &bytes[used..];
+            if self.phase == Phase::Fresh && !mqtt::is_connect(rest[0]) {
+                // Of another protocol the rest may never come.
+                self.fail(conn, mqtt::NO_CONNECT, batch);
+                break;
+            }
             if self.subscribing && mqtt::is_publish(rest[0]) {
                 // The subscription takes effect when the log says so, for those of its client too;
                 // a client that subscribes and publishes in one breath expects its own message.

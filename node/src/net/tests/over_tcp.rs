@@ -9,7 +9,7 @@ use crate::env;
 use crate::mqtt::{Connect, QoS, ReasonCode, SubOptions, SubscribeFilter, Version, encode};
 use crate::net::{Bound, Kind};
 use crate::session::testing::{FakeExchange, auth_bytes, encoded, packets, publish_bytes};
-use crate::session::{Ended, Limits, Metric};
+use crate::session::{Ended, Limits, Metric, Turn};
 
 fn dial(running: &Running) -> TcpStream {
     let stream = TcpStream::connect(running.address).expect("listens");
@@ -165,6 +165,24 @@ fn an_answer_from_another_thread() {
     stream.write_all(&[0xC0, 0]).expect("buffered");
     running.service.conn().accept(running.service.grant("c"));
     assert_eq!(read_packets(&mut stream, 3, Version::V311), ["CONNACK 00", "PINGRESP", "PINGRESP"]);
+}
+
+#[test]
+fn an_answer_is_written_although_the_client_has_said_its_last_word() {
+    let running = start(Kind::Tcp, Limits::default(), 1);
+    running.service.hold_connect.store(true, Ordering::Relaxed);
+    let mut stream = dial(&running);
+    let mut bytes = encoded(|buf| encode::connect(buf, &v311("c")).expect("fits"));
+    bytes.extend([0xE0, 0]);
+    stream.write_all(&bytes).expect("reads");
+    stream.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    running.until("the broker is asked", |r| !r.service.conns.lock().is_empty());
+    // The thread that answers is slow to write; the loop has seen the end before.
+    let turn = Turn::begin();
+    running.service.conn().accept(running.service.grant("c"));
+    running.until("the connection is over", |r| r.context.counters.get(Metric::Sockets) == 0);
+    drop(turn);
+    assert_eq!(packets(&read_end(&mut stream), Version::V311), ["CONNACK 00"]);
 }
 
 #[test]

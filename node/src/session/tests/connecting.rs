@@ -245,3 +245,13 @@ fn a_5_0_client_is_told_in_words_what_it_did() {
     h.send(&[0xC1, 0]);
     assert_eq!(*h.link.bytes.lock(), [0xE0, 2, 0x81, 0]);
 }
+
+#[test]
+fn another_protocol_is_found_out_by_its_first_byte() {
+    for bytes in [&b"GET / HTTP/1.1"[..], b"\x30", b"\0", b"\xF0"] {
+        let mut h = Harness::new(Limits::default());
+        assert!(matches!(h.send(&bytes[..1]), Flow::Broken(_)), "{bytes:?}");
+        assert!(h.link.bytes.lock().is_empty());
+        assert!(h.service.take_calls().is_empty());
+    }
+}
