@@ -40,6 +40,7 @@ pub const CASES: &[Case] = &[
         .v5(&["4.4.0-1"]),
     case("with a clean start open deliveries are gone", clean_start_drops).v3(&["3.1.2-6"]).v5(&["3.1.2-4"]),
     case("an error code in PUBACK or PUBREC ends a delivery", refused_deliveries).v5(&["4.4.0-2"]),
+    case("a bridge may say that nobody is subscribed behind it", nobody_behind).v5(&["4.3.3-4"]),
     case("a QoS 2 handshake is finished although the message has expired", expired_handshake)
         .v5(&["4.3.3-7", "4.3.3-13"]),
 ];
@@ -403,6 +404,28 @@ fn refused_deliveries(at: &Site) -> Outcome {
     resumed.send_ack(AckKind::PubComp, ids[2])?;
     assert_eq!(sent_so_far(&mut resumed)?, []);
     at.forget(&options)?;
+    Ok(())
+}
+
+fn nobody_behind(at: &Site) -> Outcome {
+    const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
+    let mut publisher = at.client()?;
+    for options in both_sessions(at) {
+        let topic = at.topic();
+        let mut bridge = Client::connect(at.far(), &options)?;
+        bridge.auto_ack = false;
+        bridge.subscribe(&[(&topic, 2)])?;
+        publisher.publish(&topic, "x", 1)?;
+        let id = next_publish(&mut bridge)?.id;
+        bridge.send(&ack_with(AckKind::PubAck, id, NO_MATCHING_SUBSCRIBERS))?;
+        publisher.publish(&topic, "y", 2)?;
+        let id = next_publish(&mut bridge)?.id;
+        bridge.send(&ack_with(AckKind::PubRec, id, NO_MATCHING_SUBSCRIBERS))?;
+        expect_ack(&mut bridge, AckKind::PubRel, id)?;
+        bridge.send_ack(AckKind::PubComp, id)?;
+        bridge.ping()?;
+        at.forget(&options)?;
+    }
     Ok(())
 }
 

@@ -169,10 +169,9 @@ fn either<'a>(
 ) -> Result<Packet<'a>, DecodeError> {
     let v5 = version == Version::V5;
     check_flags(first, version)?;
-    let first_ack = if from_server { CodeUse::FirstAckByServer } else { CodeUse::FirstAckByClient };
     match first >> 4 {
-        kind::PUBACK => ack(&mut body, v5, first_ack).map(Packet::PubAck),
-        kind::PUBREC => ack(&mut body, v5, first_ack).map(Packet::PubRec),
+        kind::PUBACK => ack(&mut body, v5, CodeUse::FirstAck).map(Packet::PubAck),
+        kind::PUBREC => ack(&mut body, v5, CodeUse::FirstAck).map(Packet::PubRec),
         kind::PUBREL => ack(&mut body, v5, CodeUse::SecondAck).map(Packet::PubRel),
         kind::PUBCOMP => ack(&mut body, v5, CodeUse::SecondAck).map(Packet::PubComp),
         kind::DISCONNECT if v5 => disconnect(&mut body, from_server).map(Packet::Disconnect),

@@ -86,8 +86,7 @@ reason_codes! {
 pub(super) enum CodeUse {
     ConnAck,
     /// PUBACK and PUBREC.
-    FirstAckByClient,
-    FirstAckByServer,
+    FirstAck,
     /// PUBREL and PUBCOMP.
     SecondAck,
     SubAck,
@@ -168,10 +167,8 @@ impl ReasonCode {
                 value,
                 0x00 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99 | 0x9A..=0x9D | 0x9F
             ),
-            CodeUse::FirstAckByClient => {
-                matches!(value, 0x00 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
-            }
-            CodeUse::FirstAckByServer => {
+            // 0x10 is a server's to send; a bridge is one too, while it acts as a client.
+            CodeUse::FirstAck => {
                 matches!(value, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
             }
             CodeUse::SecondAck => matches!(value, 0x00 | 0x92),

@@ -33,11 +33,12 @@ pub fn from_server() -> impl Strategy<Value = (Version, Vec<u8>)> {
             }
             (version, out)
         }),
-        (version(), 1..=u16::MAX, reason(|c| c.is_defined_for(CodeUse::FirstAckByServer)), any::<bool>())
-            .prop_map(|(version, id, code, first)| {
+        (version(), 1..=u16::MAX, reason(|c| c.is_defined_for(CodeUse::FirstAck)), any::<bool>()).prop_map(
+            |(version, id, code, first)| {
                 let write = if first { encode::puback } else { encode::pubrec };
                 (version, bytes_of(|out| write(out, version, id, code)))
-            }),
+            }
+        ),
         (version(), 1..=u16::MAX, reason(|c| c.is_defined_for(CodeUse::SecondAck)), any::<bool>()).prop_map(
             |(version, id, code, first)| {
                 let write = if first { encode::pubrel } else { encode::pubcomp };

@@ -179,7 +179,6 @@ fn acknowledgements() {
         ("reason code in 3.1.1", Some(V311), packet(0x40, b"\0\x01\0"), Malformed),
         ("undefined reason", Some(V5), packet(0x40, b"\0\x01\x05"), Malformed),
         ("reason of another packet", Some(V5), packet(0x40, b"\0\x01\x92"), Protocol),
-        ("no matching subscribers from a client", Some(V5), packet(0x50, b"\0\x01\x10"), Protocol),
         ("PUBREL: PUBACK's reason", Some(V5), packet(0x62, b"\0\x01\x97"), Protocol),
         ("foreign property", Some(V5), packet(0x40, b"\0\x01\0\x03\x21\0\x01"), Malformed),
         ("reason string twice", Some(V5), packet(0x40, b"\0\x01\0\x06\x1F\0\0\x1F\0\0"), Protocol),

@@ -92,7 +92,7 @@ proptest! {
     fn acknowledgements(
         version in version(),
         id in 1..=u16::MAX,
-        first in reason(|c| c.is_defined_for(reason::CodeUse::FirstAckByServer)),
+        first in reason(|c| c.is_defined_for(reason::CodeUse::FirstAck)),
         second in reason(|c| c.is_defined_for(reason::CodeUse::SecondAck)),
     ) {
         let mut out = Vec::new();
@@ -102,12 +102,13 @@ proptest! {
             reason_string: None,
             user_properties: UserProperties::NONE,
         };
-        encode::puback(&mut out, version, id, first);
-        prop_assert_eq!(whole(&out, Some(version), true), Packet::PubAck(expected(first)));
-        out.clear();
-        encode::pubrec(&mut out, version, id, first);
-        prop_assert_eq!(whole(&out, Some(version), true), Packet::PubRec(expected(first)));
         for from_server in [false, true] {
+            out.clear();
+            encode::puback(&mut out, version, id, first);
+            prop_assert_eq!(whole(&out, Some(version), from_server), Packet::PubAck(expected(first)));
+            out.clear();
+            encode::pubrec(&mut out, version, id, first);
+            prop_assert_eq!(whole(&out, Some(version), from_server), Packet::PubRec(expected(first)));
             out.clear();
             encode::pubrel(&mut out, version, id, second);
             prop_assert_eq!(whole(&out, Some(version), from_server), Packet::PubRel(expected(second)));
