@@ -154,8 +154,14 @@ impl WebSocket {
         let taken = bytes.len().min(upgrade::REQUEST_MAX_BYTES - had);
         request.extend_from_slice(&bytes[..taken]);
         let answer = match upgrade::end_of(request, had) {
-            // Whoever begins otherwise does not speak HTTP and might wait for us.
-            _ if request.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => Err(Refusal::NOT_HTTP),
+            // Whoever begins otherwise does not speak HTTP and might wait for us. A request may
+            // follow an empty line [RFC 9112, 2.2].
+            _ if request
+                .first()
+                .is_some_and(|byte| !byte.is_ascii_alphabetic() && !b"\r\n".contains(byte)) =>
+            {
+                Err(Refusal::NOT_HTTP)
+            }
             Some(end) => {
                 *bytes = &mut std::mem::take(bytes)[end - had..];
                 answer(&request[..end])
@@ -163,7 +169,7 @@ impl WebSocket {
             None if request.len() == upgrade::REQUEST_MAX_BYTES => Err(Refusal::TOO_LARGE),
             None => return,
         };
-        pool::give(std::mem::take(request));
+        let request = std::mem::take(request);
         match answer {
             Ok(response) => {
                 conn.append_raw(response.as_bytes());
@@ -171,10 +177,11 @@ impl WebSocket {
                 self.state = State::Open(FrameReader::new(self.message_max));
             }
             Err(refusal) => {
-                conn.close_raw(refusal.response().as_bytes());
+                conn.close_raw(refusal.response(&request).as_bytes());
                 self.state = State::Over;
             }
         }
+        pool::give(request);
     }
 }
 

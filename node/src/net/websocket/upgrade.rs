@@ -7,7 +7,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use http::uri::Authority;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::Request;
@@ -35,8 +36,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) const TOO_LARGE: Self =
-        Self::new("431 Request Header Fields Too Large", "The request has more than 8 KiB of header fields.");
+    pub(super) const TOO_LARGE: Self = Self::new(
+        "431 Request Header Fields Too Large",
+        "The request has too many or too large header fields.",
+    );
     pub(super) const NOT_HTTP: Self =
         Self::bad("This is not an HTTP/1.1 request. MQTT over plain TCP has another port.");
     const METHOD: Self = Self {
@@ -61,13 +64,15 @@ impl Refusal {
         Self::new("400 Bad Request", text)
     }
 
-    /// The whole HTTP response.
-    pub fn response(&self) -> String {
+    /// The whole HTTP response to `request`; to HEAD it has no content [RFC 9110, 9.3.2].
+    pub fn response(&self, request: &[u8]) -> String {
         let Self { status, fields, text } = self;
         let upgrade = if fields.contains("Upgrade:") { "Upgrade, " } else { "" };
+        let content = if request.starts_with(b"HEAD ") { "" } else { text };
+        let end = if content.is_empty() { "" } else { "\n" };
         format!(
             "HTTP/1.1 {status}\r\nConnection: {upgrade}close\r\n{fields}Content-Type: text/plain\r\n\
-             Content-Length: {}\r\n\r\n{text}\n",
+             Content-Length: {}\r\n\r\n{content}{end}",
             text.len() + 1
         )
     }
@@ -89,16 +94,18 @@ pub fn answer(request: &[u8]) -> Result<String, Refusal> {
     let request = match Request::try_parse(request) {
         Ok(Some((used, parsed))) if used == request.len() => parsed,
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => return Err(Refusal::METHOD),
+        Err(Error::Capacity(CapacityError::TooManyHeaders)) => return Err(Refusal::TOO_LARGE),
         _ => return Err(Refusal::NOT_HTTP),
     };
     let fields = request.headers();
     if request.uri().path() != PATH {
         return Err(Refusal::PATH);
     }
-    if fields.get_all(HOST).iter().count() != 1 {
+    if !only(fields, HOST).is_some_and(is_host) {
         return Err(Refusal::bad("The request has to name one Host."));
     }
-    if fields.contains_key(TRANSFER_ENCODING) || fields.get(CONTENT_LENGTH).is_some_and(|len| len != "0") {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).into_iter();
+    if fields.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length != "0") {
         return Err(Refusal::bad("The request must not have a body."));
     }
     let has = |name, token: &str| tokens(fields, name).any(|t| t.eq_ignore_ascii_case(token));
@@ -138,6 +145,11 @@ fn only(fields: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = fields.get_all(name).into_iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { value.to_str().ok() }
+}
+
+/// A host with or without a port, or nothing [RFC 9112, 3.2].
+fn is_host(host: &str) -> bool {
+    host.is_empty() || (!host.contains('@') && host.parse::<Authority>().is_ok())
 }
 
 fn is_key(key: &str) -> bool {

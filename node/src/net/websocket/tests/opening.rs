@@ -39,6 +39,10 @@ fn what_is_accepted() {
         ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: upgrade"),
         ("Host", "Origin: https://app.example\r\nhOsT"),
         ("Host", "Content-Length: 0\r\nHost"),
+        ("Host", "Content-Length: 0\r\nContent-Length: 0\r\nHost"),
+        ("broker.example:8083", "[::1]:8083"),
+        ("broker.example:8083", ""),
+        ("GET", "\r\nGET"),
     ] {
         assert_eq!(with(part, other), "101", "{other}");
     }
@@ -65,7 +69,14 @@ fn what_is_refused() {
         ("400", "HTTP/1.1", ""),
         ("400", "Host: broker.example:8083\r\n", ""),
         ("400", "Host", "Host: other\r\nHost"),
+        ("400", "broker.example", "broker example"),
+        ("400", "broker.example", "broker/example"),
+        ("400", "broker.example", "broker@example"),
+        ("400", "broker.example", "bröker.example"),
+        ("400", ":8083", ":8083:8084"),
         ("400", "Host", "Content-Length: 3\r\nHost"),
+        ("400", "Host", "Content-Length: 0\r\nContent-Length: 3\r\nHost"),
+        ("431", "Host", &format!("{}Host", "X: y\r\n".repeat(150))),
         ("400", "Host", "Transfer-Encoding: chunked\r\nHost"),
         ("400", "Host: ", "Host : "),
         ("400", "Host: ", "Ho\0st: "),
@@ -109,7 +120,7 @@ fn the_subprotocol_is_one_of_those_offered() {
 #[test]
 fn a_refusal_says_what_is_wrong() {
     let refusal = answer(REQUEST.replace("13", "8").as_bytes()).expect_err("refused");
-    let response = refusal.response();
+    let response = refusal.response(b"");
     assert!(response.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{response}");
     assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
     assert!(response.contains("\r\nConnection: Upgrade, close\r\n"), "{response}");
@@ -130,6 +141,6 @@ proptest! {
 
     #[test]
     fn any_request_is_answered(request in "\\PC{0,40}(\r\n\\PC{0,20}: \\PC{0,20}){0,5}") {
-        let _ = answer(format!("{request}\r\n\r\n").as_bytes()).map_err(|refusal| refusal.response());
+        let _ = answer(format!("{request}\r\n\r\n").as_bytes()).map_err(|refusal| refusal.response(b""));
     }
 }
