@@ -243,6 +243,7 @@ impl Loop {
             }
             Progress::Flow(flow) => self.settle(token, flow),
             Progress::BrokenTls(error) => self.broken_tls(token, &error),
+            Progress::Ended => self.ended(token),
             Progress::Gone => self.remove(token),
         }
         if self.reads >= READS_PER_FLUSH {
@@ -283,6 +284,17 @@ impl Loop {
         }
     }
 
+    /// Lets go of a client that has closed its side, when it has what is owed to it.
+    fn ended(&mut self, token: Token) {
+        let Some(slot) = self.slot(token) else { return };
+        slot.hung_up = true;
+        if slot.conn.has_output() {
+            self.linger(token);
+        } else {
+            self.remove(token);
+        }
+    }
+
     /// The alert that says so is written; nothing can follow it.
     fn broken_tls(&mut self, token: Token, error: &rustls::Error) {
         let Some(slot) = self.slot(token) else { return };
@@ -309,6 +321,9 @@ impl Loop {
         let Some(slot) = self.slot(token) else { return };
         slot.attend_link();
         if slot.lingers {
+            if slot.hung_up && !slot.conn.has_output() {
+                self.remove(token);
+            }
             return;
         }
         let flow = slot.attend(now_ms);

@@ -57,6 +57,8 @@ pub(super) enum Progress {
     Flow(Flow),
     /// The client broke TLS, or did not speak it.
     BrokenTls(rustls::Error),
+    /// The client has closed its side; it may still read.
+    Ended,
     /// The socket is gone.
     Gone,
 }
@@ -86,12 +88,12 @@ impl Slot {
         let Buffers { raw, plain } = buffers;
         for _ in 0..READS_PER_TURN {
             let read = match self.link.read(raw) {
-                Ok(0) => return Progress::Gone,
+                Ok(0) => return Progress::Ended,
                 Ok(read) => read,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // The end that TLS tells of may have come with what had to wait.
                     let ended = !self.lingers && self.tls().is_some_and(TlsLink::has_ended);
-                    return if ended { Progress::Gone } else { Progress::Drained };
+                    return if ended { Progress::Ended } else { Progress::Drained };
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Progress::Gone,
@@ -140,7 +142,7 @@ impl Slot {
             Some(websocket) => websocket.feed(conn, inbound, bytes, now_ms),
         };
         match flow {
-            Flow::Open if ended => Progress::Gone,
+            Flow::Open if ended => Progress::Ended,
             Flow::Open => Progress::More,
             flow => Progress::Flow(flow),
         }

@@ -242,7 +242,7 @@ impl Conn {
 
     /// Closes the connection. An accepted 5.0 client is told `reason` by DISCONNECT, a 3.x client
     /// and one that waits for CONNACK see the close alone [MQTT-3.14.0-1]. `why` is what `ended`
-    /// is told; the first close counts. Bytes that the client has not taken by then are lost.
+    /// is told; the first close counts. The client has a moment to take what was sent before.
     pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
         self.close_with(why, reason, None);
     }
@@ -417,18 +417,24 @@ impl Conn {
         self.context().counters.add(Metric::PacketsSent, u64::from(std::mem::take(&mut out.packets)));
     }
 
-    /// Ends the writing side of a closing connection at once if nothing waits, or if the client
-    /// does not take it.
+    /// Whether bytes wait to be written, or are being written.
+    pub fn has_output(&self) -> bool {
+        let out = self.out.lock();
+        !out.flags.has(Flags::FINISHED) && (out.flags.has(Flags::WRITING) || !out.is_empty())
+    }
+
+    /// Ends the writing side of a closing connection at once if nothing waits. Otherwise the client
+    /// has as long to take it as the owner lets it linger.
     fn finish_if_closing(self: &Arc<Self>) {
-        let mut out = self.out.lock();
+        let out = self.out.lock();
         if !out.flags.has(Flags::CLOSING) || out.flags.has(Flags::FINISHED | Flags::WRITING) {
             return;
         }
-        if out.flags.has(Flags::BLOCKED) {
-            out.discard();
-        }
         if out.is_empty() {
             self.finish(out);
+        } else if out.flags.has(Flags::BLOCKED) {
+            drop(out);
+            self.link.wake();
         }
     }
 
@@ -511,12 +517,13 @@ impl Conn {
                     out.put_back(bytes, head);
                     match self.write_some(out.front()) {
                         Ok(Some(written)) => out.consume(written),
-                        Ok(None) if out.flags.has(Flags::CLOSING) => {
-                            self.finish(out);
-                            return;
-                        }
                         Ok(None) => {
                             out.flags.set(Flags::BLOCKED);
+                            let closing = out.flags.has(Flags::CLOSING);
+                            drop(out);
+                            if closing {
+                                self.link.wake();
+                            }
                             return;
                         }
                         Err(()) => {

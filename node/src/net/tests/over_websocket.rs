@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -10,8 +11,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 use super::{Running, start};
 use crate::mqtt::{Connect, QoS, Version, encode};
 use crate::net::Kind;
-use crate::session::testing::{encoded, packets, publish_bytes};
-use crate::session::{Limits, Metric};
+use crate::session::testing::{encoded, packets, publication, publish_bytes};
+use crate::session::{Delivered, Delivery, Limits, Metric};
 
 type Client = WebSocket<TcpStream>;
 
@@ -273,4 +274,34 @@ fn who_pings_and_does_not_listen_is_not_listened_to() {
     let mut answers = vec![0; pongs];
     stream.read_exact(&mut answers).expect("the pongs");
     assert!(answers.chunks(127).all(|pong| pong[..2] == [0x8A, 125]));
+}
+
+/// Its socket is full when it says Close, and it reads from then on.
+#[test]
+fn a_client_that_is_behind_gets_everything_and_a_close_frame() {
+    const COUNT: usize = 300;
+    let limits = Limits { outbox_max_bytes: 64 << 20, linger_ms: 60_000, ..Limits::default() };
+    let running = start(Kind::WebSocket, limits, 1);
+    let mut websocket = connected(&running);
+    let conn = running.service.conn();
+    for _ in 0..COUNT {
+        let publication = publication("t", &[b'x'; 100_000], QoS::AtMostOnce, 0);
+        let qos = QoS::AtMostOnce;
+        let delivery =
+            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], group: 0 };
+        assert_eq!(conn.deliver(&delivery, &OnceCell::new(), 0), Delivered::Sent);
+    }
+    websocket.send(Message::binary(vec![0xC0, 0])).expect("reads");
+    websocket.close(None).expect("reads");
+    running.until("it is told", |r| r.service.calls.lock().last().is_some_and(|call| call == "ended Lost"));
+    let mut got = Vec::new();
+    let close = loop {
+        match websocket.read().expect("a message") {
+            Message::Binary(bytes) => got.extend(packets(&bytes, Version::V311)),
+            other => break other,
+        }
+    };
+    assert_eq!(got.len(), COUNT + 1);
+    assert_eq!(got.last().map(String::as_str), Some("PINGRESP"));
+    assert_eq!(close, Message::Close(None));
 }

@@ -52,15 +52,23 @@ fn a_client_that_only_talks_is_not_listened_to() {
 }
 
 #[test]
-fn closing_does_not_wait_for_a_client_that_does_not_read() {
-    let h = Harness::connected(Version::V5, Limits::default(), false);
+fn a_client_that_is_behind_may_take_what_was_sent_before_the_close() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
     h.link.room.store(5, Ordering::Relaxed);
     h.deliver("t", &[b'x'; 30], QoS::AtMostOnce, 0);
-    assert!(!h.link.finished.load(Ordering::Relaxed));
+    let wakes = h.link.wakes.load(Ordering::Relaxed);
     h.conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
-    assert!(h.link.finished.load(Ordering::Relaxed));
+    assert!(h.conn.has_output());
+    assert!(!h.link.finished.load(Ordering::Relaxed));
+    // Its owner hears of it, and decides how long to wait.
+    assert!(h.link.wakes.load(Ordering::Relaxed) > wakes);
+    assert_eq!(h.inbound.attend(&h.conn, 0), Flow::Over);
     assert_eq!(h.deliver("t", b"x", QoS::AtMostOnce, 0), Delivered::Dropped);
     assert_eq!(h.count(Metric::DroppedClosed), 1);
+    h.link.room.store(usize::MAX, Ordering::Relaxed);
+    h.conn.writable();
+    assert_eq!(h.take().last().map(String::as_str), Some("DISCONNECT 8e"));
+    assert!(h.link.finished.load(Ordering::Relaxed) && !h.conn.has_output());
 }
 
 /// Takes binary frames, of one packet each, and raw control frames apart.
