@@ -27,7 +27,7 @@ impl Replica for Applier {
                 // SUBSCRIBE sees it as the one or as the other.
                 let local = self.0.local.read();
                 matches.extend(effects.iter().filter_map(|effect| match effect {
-                    Effect::Deliver { message } => Some(local.matches(&message.topic)),
+                    Effect::Deliver { message, .. } => Some(local.matches(&message.topic)),
                     _ => None,
                 }));
             }
@@ -132,9 +132,9 @@ impl Broker {
                     }
                 }
             }
-            Effect::Deliver { message } => {
+            Effect::Deliver { message, online } => {
                 if let Some(found) = matches.next() {
-                    self.deliver_logged(&message, &found);
+                    self.deliver_logged(&message, &found, &online);
                 }
             }
             Effect::DeliverShared { node, filter, message } => {

@@ -12,6 +12,7 @@ use crate::env;
 use crate::mqtt::{Message, Publication, QoS};
 use crate::peer::forward::Frame;
 use crate::session::{Conn, Delivered, Delivery};
+use crate::state::AtQos0;
 
 /// A publish's deliveries to one connection, its overlapping subscriptions merged: the highest
 /// QoS, and the identifiers of all of them [MQTT-3.3.4-2].
@@ -127,7 +128,7 @@ impl Broker {
 
     /// Delivers to the persistent sessions owned here whose subscription makes this publish QoS 0;
     /// how many there were.
-    pub(super) fn deliver_online_qos0(&self, publication: &Publication<'_>) -> usize {
+    fn deliver_online_qos0(&self, publication: &Publication<'_>) -> usize {
         let Some(wiring) = self.wiring() else { return 0 };
         let mut found: SmallVec<[_; 4]> = SmallVec::new();
         self.state().online_qos0(
@@ -199,11 +200,17 @@ impl Broker {
         }
     }
 
-    /// Delivers a message that went through the log to the clean subscribers found while it was
-    /// applied, and at QoS 0 to the persistent sessions online here.
-    pub(super) fn deliver_logged(&self, message: &Arc<Message>, matches: &Matches) {
+    /// Delivers a message that went through the log to the subscribers found while it was applied:
+    /// the clean ones here, and at QoS 0 the persistent sessions that are online here.
+    pub(super) fn deliver_logged(&self, message: &Arc<Message>, matches: &Matches, online: &[AtQos0]) {
         let publication = message.borrow();
-        Fanout::of(message, &publication, self.clock.now_ms()).deliver_to_all(matches);
-        self.deliver_online_qos0(&publication);
+        let fanout = Fanout::of(message, &publication, self.clock.now_ms());
+        fanout.deliver_to_all(matches);
+        for to in online {
+            if let Some(conn) = self.clients.get(&to.client).filter(|conn| conn.is_persistent()) {
+                let (ids, retain_as_published) = (&to.subscription_ids, to.retain_as_published);
+                fanout.deliver(&conn, QoS::AtMostOnce, retain_as_published, ids, 0);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::limits::NodeLimits;
 use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq};
@@ -224,9 +225,9 @@ pub enum Effect {
     /// `(node, epoch)` no longer owns `client` since `incarnation` was superseded: close with
     /// 0x8E Session taken over.
     TakenOver { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
-    /// A message that went through the log, for this node's clean subscribers and for the
-    /// online QoS 0 subscriptions of persistent sessions it owns.
-    Deliver { message: Arc<Message> },
+    /// A message that went through the log, for this node's clean subscribers and for those of
+    /// `online` that are connected to it.
+    Deliver { message: Arc<Message>, online: Vec<AtQos0> },
     /// A clean member of a shared group on `node` was picked for a logged message.
     DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message> },
     /// A subscription of `client` gets these retained messages, at QoS 0: those that it gets at
@@ -245,6 +246,14 @@ pub enum Effect {
     NodeDown { node: NodeId, epoch: Epoch },
     /// The node's life `epoch` has begun.
     NodeUp { node: NodeId, epoch: Epoch, info: NodeInfo },
+}
+
+/// An online persistent session that a message reaches at QoS 0, which is not queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtQos0 {
+    pub client: Arc<str>,
+    pub subscription_ids: SmallVec<[u32; 4]>,
+    pub retain_as_published: bool,
 }
 
 /// One queued delivery, as the owner sends it.

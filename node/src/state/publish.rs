@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::machine::State;
 use super::queue::{Entry, Extra};
 use super::shared::Group;
-use super::{Effect, Incarnation, NodeId, Outcome};
+use super::subscribers::Hit;
+use super::{AtQos0, Effect, Incarnation, NodeId, Outcome};
 use crate::mqtt::{Message, QoS};
 
 /// Whom a shared subscription's turn falls on.
@@ -50,11 +51,7 @@ impl State {
         if message.retain {
             self.retained.publish(message, &self.allowed);
         }
-        effects.push(Effect::Deliver { message: Arc::clone(message) });
-        let mut matched = 0;
-        if message.qos > QoS::AtMostOnce {
-            matched += self.queue_for_subscribers(message, effects);
-        }
+        let mut matched = self.deliver_to_subscribers(message, effects);
         let mut groups = Vec::new();
         self.shared.matches(&message.topic, |group| groups.push(Arc::clone(&group.full)));
         for group in groups {
@@ -63,12 +60,20 @@ impl State {
         matched
     }
 
-    fn queue_for_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
+    /// Queues the message for the persistent sessions that get it at QoS 1 and 2, and says which
+    /// of the others are online. Returns the number of those that queued it.
+    fn deliver_to_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
         let Self { subscribers, sessions, nodes, clock_ms, .. } = self;
-        let mut matched = 0;
+        let (mut matched, mut online, mut wakes) = (0, Vec::new(), Vec::new());
         for hit in subscribers.hits(&message.topic, &message.publisher) {
             let qos = hit.qos.min(message.qos);
             if qos == QoS::AtMostOnce {
+                let owner = sessions.session(hit.client).and_then(|session| session.owner);
+                if owner.is_some_and(|owner| nodes.is_up(owner)) {
+                    let client = Arc::clone(hit.client);
+                    let Hit { ids, retain_as_published, .. } = hit;
+                    online.push(AtQos0 { client, subscription_ids: ids, retain_as_published });
+                }
                 continue;
             }
             let Some(session) = sessions.session_mut(hit.client) else { continue };
@@ -80,9 +85,11 @@ impl State {
                 && session.queue.reserve(session.span(), *clock_ms)
             {
                 let incarnation = session.incarnation;
-                effects.push(Effect::Wake { client: Arc::clone(hit.client), node, epoch, incarnation });
+                wakes.push(Effect::Wake { client: Arc::clone(hit.client), node, epoch, incarnation });
             }
         }
+        effects.push(Effect::Deliver { message: Arc::clone(message), online });
+        effects.append(&mut wakes);
         matched
     }
 

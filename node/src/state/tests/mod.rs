@@ -148,7 +148,7 @@ impl Rig {
     /// Topics of the messages the last pack had delivered everywhere.
     pub fn delivered(&self) -> Vec<String> {
         let topic = |e: &Effect| match e {
-            Effect::Deliver { message } => Some(message.topic.to_string()),
+            Effect::Deliver { message, .. } => Some(message.topic.to_string()),
             _ => None,
         };
         self.effects.iter().filter_map(topic).collect()

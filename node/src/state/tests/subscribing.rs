@@ -94,11 +94,11 @@ fn retained_messages_at_qos_0_are_those_of_the_moment_of_the_subscription() {
         .iter()
         .map(|effect| match effect {
             Effect::Retained { messages, .. } => format!("retained {}", text(&messages[0])),
-            Effect::Deliver { message } => format!("live {}", text(message)),
+            Effect::Deliver { message, online } => format!("live {} to {}", text(message), online.len()),
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(seen, ["live before", "retained before", "live after"]);
+    assert_eq!(seen, ["live before to 0", "retained before", "live after to 1"]);
 }
 
 #[test]
