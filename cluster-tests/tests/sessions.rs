@@ -46,12 +46,46 @@ fn what_came_while_away_is_found_on_another_node() {
 /// acknowledgements: a client that comes back elsewhere within milliseconds may be sent again what
 /// it has just acknowledged.
 fn wait_acknowledged(cluster: &Cluster, node: usize, client: &mut Client, client_id: &str) {
-    eventually("an empty queue", SOON, || {
+    wait_for_queue(cluster, node, client, client_id, 0);
+}
+
+/// Waits until the cluster has so many messages queued for the client.
+fn wait_for_queue(cluster: &Cluster, node: usize, client: &mut Client, client_id: &str, queued: usize) {
+    eventually(&format!("a queue of {queued}"), SOON, || {
         client.ping().expect("connected");
         let (_, body) = http::get(cluster.api(node), &format!("/api/v1/clients/{client_id}")).ok()?;
         let client: serde_json::Value = serde_json::from_str(&body).ok()?;
-        (client["queued"] == 0).then_some(())
+        (client["queued"] == queued).then_some(())
     });
+}
+
+#[test]
+fn a_delivery_that_is_never_acknowledged_holds_up_no_other() {
+    /// More than a session's queue has positions reserved ahead of its client.
+    const OTHERS: usize = 2_500;
+    let cluster = Cluster::start(1);
+    let topic = fresh("unacknowledged");
+    let options = Options::v5(&fresh("session")).persistent();
+    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
+    assert_eq!(client.subscribe(&[(&topic, 1)]).expect("SUBACK"), [1]);
+    let mut publisher = Client::connect(cluster.mqtt(1), &Options::v5(&fresh("pub"))).expect("connects");
+    client.auto_ack = false;
+    assert_eq!(publisher.publish(&topic, "never", 1).expect("acknowledged"), 0);
+    let never = client.recv(SOON).expect("there");
+    assert_eq!(never.text(), "never");
+    client.auto_ack = true;
+    for i in 0..OTHERS {
+        assert_eq!(publisher.publish(&topic, i.to_string(), 1).expect("acknowledged"), 0);
+        let message = client.recv(SOON).expect("there");
+        assert_eq!(message.text(), i.to_string());
+        assert_ne!(message.id, never.id, "its packet id is out");
+    }
+    wait_for_queue(&cluster, 1, &mut client, &options.client_id, 1);
+    client.crash();
+    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
+    let again = client.recv(SOON).expect("there");
+    assert_eq!((again.text().as_str(), again.id, again.dup), ("never", never.id, true));
+    assert!(client.quiet().expect("connected"));
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::section;
-use super::value::{HostPort, LogFormat, one_of, range};
+use super::value::{HostPort, LogFormat, QueueFull, one_of, range};
 use crate::net::TlsFiles;
 use crate::session::Limits;
-use crate::state::limits::NodeLimits;
+use crate::state::limits::{NodeLimits, QueueLimits};
 
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -183,9 +183,18 @@ section! {
         /// Longest Session Expiry Interval granted, seconds; also the expiry of persistent
         /// sessions of MQTT 3.1 and 3.1.1, which cannot name one. 4294967295: never.
         session_expiry_max_s: u32 = 2_592_000;
+        /// Most messages of QoS 1 and 2 that one persistent session may have waiting, those in
+        /// flight included.
+        max_session_queued_messages: u32 = 100_000, range(1..=100_000_000);
+        /// Most bytes of the messages that wait for one persistent session; a single message may be
+        /// larger.
+        max_session_queued_bytes: u64 = 67_108_864, range(65_536..=1_099_511_627_776);
+        /// What becomes of a message that exceeds a persistent session's queue. drop_oldest: the
+        /// oldest that was not sent makes room. refuse: it is not queued, and a publisher of MQTT
+        /// 5.0 whose message nobody else takes gets 0x97 Quota exceeded.
+        session_queue_full: QueueFull = QueueFull::DropOldest;
         /// Most deliveries of QoS 1 and 2 that wait on this node for one client with a clean
-        /// session. The queues of persistent sessions are the whole cluster's, and bounded alike
-        /// everywhere.
+        /// session.
         max_queued_messages: u32 = 10_000, range(1..=1_000_000);
         /// Most bytes of the messages that wait like that; a single message may be larger.
         max_queued_bytes: u32 = 16_777_216, range(65_536..=1_073_741_824);
@@ -228,6 +237,11 @@ impl From<&LimitsConfig> for NodeLimits {
             subscriptions_per_client: config.max_subscriptions_per_client,
             retained_messages: config.max_retained_messages,
             retained_bytes: config.max_retained_bytes,
+            queue: QueueLimits {
+                messages: config.max_session_queued_messages,
+                bytes: config.max_session_queued_bytes,
+                when_full: config.session_queue_full.into(),
+            },
         }
     }
 }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::state::limits::WhenFull;
+
 /// Where a value comes from: a TOML file, or the text of an environment variable or `--set`.
 pub(super) enum Input<'a> {
     Toml(&'a DeValue<'a>),
@@ -239,6 +241,25 @@ word_setting! {
         Text = "text",
         /// One JSON object per line.
         Json = "json",
+    }
+}
+
+word_setting! {
+    /// What becomes of messages that exceed a persistent session's queue.
+    QueueFull {
+        /// The oldest makes room.
+        DropOldest = "drop_oldest",
+        /// The new one is not queued.
+        Refuse = "refuse",
+    }
+}
+
+impl From<QueueFull> for WhenFull {
+    fn from(configured: QueueFull) -> Self {
+        match configured {
+            QueueFull::DropOldest => Self::DropOldest,
+            QueueFull::Refuse => Self::Refuse,
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Sending {
     }
 
     pub fn has_room(&self, maximum: u16) -> bool {
-        self.window.has_room(self.window.next(), maximum)
+        self.window.has_room(maximum)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -240,7 +240,7 @@ impl Conn {
                     continue;
                 }
                 // PUBREL takes no part in flow control [MQTT-4.9.0-3].
-                if !room || !(item.received || window.has_room(item.seq, maximum)) {
+                if !room || !(item.received || window.has_room(maximum)) {
                     out.flags.set(Flags::HUNGRY);
                     return index;
                 }
@@ -392,10 +392,10 @@ impl Conn {
         while out.backlog_bytes() < context.limits.outbox_max_bytes as usize {
             let maximum = out.receive_maximum;
             let sending = out.sending();
-            let seq = sending.window.next();
-            if !sending.window.has_room(seq, maximum) {
+            if !sending.window.has_room(maximum) {
                 return;
             }
+            let seq = sending.window.next_free();
             let Some(waiting) = sending.waiting.pop_front() else { return };
             sending.waiting_bytes -= waiting.size_bytes();
             if is_expired(waiting.message.expires_at_ms, now_ms) {
@@ -496,8 +496,7 @@ fn send_or_queue(
     let maximum = out.receive_maximum;
     let backlogged = out.backlog_bytes() >= limits.outbox_max_bytes as usize;
     let sending = out.sending();
-    let seq = sending.window.next();
-    if backlogged || !sending.waiting.is_empty() || !sending.window.has_room(seq, maximum) {
+    if backlogged || !sending.waiting.is_empty() || !sending.window.has_room(maximum) {
         if sending.waiting.len() >= limits.queue_max as usize {
             return Err(Metric::DroppedQueueFull);
         }
@@ -516,6 +515,7 @@ fn send_or_queue(
         sending.waiting.push_back(waiting);
         return Ok(Delivered::Queued);
     }
+    let seq = sending.window.next_free();
     if !append_publish(out, version, &delivery.form(packet_id_of(seq)), now_ms) {
         return Err(Metric::DroppedTooLarge);
     }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use crate::mqtt::{Message, QoS};
 use crate::state::QueueSeq;
+use crate::state::limits::PACKET_IDS;
 
-/// Packet ids, of which there are as many as sequence numbers may span.
-const IDS: u64 = 65_535;
+/// Flights, finished ones included, below which it is not worth removing the finished.
+const COMPACT_FROM: usize = 64;
 
 /// The packet id of a position: the same on every connection of the session, so that a new
 /// owner of it derives the same ids [MQTT-4.4.0-1].
 pub fn packet_id_of(seq: QueueSeq) -> u16 {
     // At most 65,535, so it fits.
-    (1 + seq % IDS) as u16
+    (1 + seq % PACKET_IDS) as u16
 }
 
 /// What a delivery waits for.
@@ -47,8 +48,8 @@ struct Flight {
     kept: Option<Box<Unacknowledged>>,
 }
 
-/// The in-flight window of one connection, by ascending position. The span of positions stays
-/// below the number of packet ids, which makes an id name one position.
+/// The in-flight window of one connection, by ascending position. No two of those that await
+/// something have the same packet id: whoever chooses positions passes over one whose id is out.
 #[derive(Debug)]
 pub(super) struct Window {
     flights: VecDeque<Flight>,
@@ -76,9 +77,18 @@ impl Window {
         self.open
     }
 
-    /// Whether `seq` may be sent to a client that takes `maximum` at once [MQTT-4.9.0-2].
-    pub fn has_room(&self, seq: QueueSeq, maximum: u16) -> bool {
-        self.open < u32::from(maximum) && self.flights.front().is_none_or(|f| seq - f.seq < IDS)
+    /// Whether one more may be sent to a client that takes `maximum` at once [MQTT-4.9.0-2].
+    pub fn has_room(&self, maximum: u16) -> bool {
+        self.open < u32::from(maximum).min(PACKET_IDS as u32 - 1)
+    }
+
+    /// The first position from [`Window::next`] on whose packet id is not out.
+    pub fn next_free(&self) -> QueueSeq {
+        let mut seq = self.next;
+        while self.find(packet_id_of(seq)).is_some() {
+            seq += 1;
+        }
+        seq
     }
 
     /// Puts `seq` in flight. It must not be below [`Window::next`].
@@ -96,11 +106,12 @@ impl Window {
 
     /// The position in flight under `packet_id`, and what it awaits.
     pub fn find(&self, packet_id: u16) -> Option<(QueueSeq, Awaits)> {
-        let first = self.flights.front()?.seq;
-        let offset = (u64::from(packet_id) + IDS - 1 - first % IDS) % IDS;
-        let seq = first + offset;
-        let flight = &self.flights[self.index(seq)?];
-        (flight.awaits != Awaits::Nothing).then_some((seq, flight.awaits))
+        let (first, last) = (self.flights.front()?.seq, self.flights.back()?.seq);
+        let offset = (u64::from(packet_id) + PACKET_IDS - 1 - first % PACKET_IDS) % PACKET_IDS;
+        let positions = (first + offset..=last).step_by(PACKET_IDS as usize);
+        positions
+            .filter_map(|seq| Some((seq, self.awaits(seq)?)))
+            .find(|(_, awaits)| *awaits != Awaits::Nothing)
     }
 
     /// What `seq` awaits, if it is in flight.
@@ -123,6 +134,10 @@ impl Window {
             while self.flights.front().is_some_and(|f| f.awaits == Awaits::Nothing) {
                 self.flights.pop_front();
             }
+            // An old one at the front must not keep all that came after it.
+            if self.flights.len() > COMPACT_FROM && self.flights.len() > 2 * self.open as usize {
+                self.flights.retain(|f| f.awaits != Awaits::Nothing);
+            }
         }
     }
 
@@ -132,8 +147,7 @@ impl Window {
     }
 
     fn index(&self, seq: QueueSeq) -> Option<usize> {
-        // Positions of a clean session are dense, so the guess is right; a replicated queue may
-        // have gaps.
+        // Mostly they are dense, so the guess is right.
         let first = self.flights.front()?.seq;
         let guess = usize::try_from(seq.checked_sub(first)?).ok()?;
         match self.flights.get(guess) {
@@ -149,14 +163,14 @@ mod tests {
 
     #[test]
     fn ids_name_positions_across_the_wrap() {
-        let mut window = Window::starting_at(IDS * 3 - 2);
+        let mut window = Window::starting_at(PACKET_IDS * 3 - 2);
         for _ in 0..4 {
             let seq = window.next();
             window.push(seq, Awaits::Ack, None);
         }
-        assert_eq!(packet_id_of(IDS * 3 - 1), 65_535);
-        assert_eq!(packet_id_of(IDS * 3), 1);
-        for seq in IDS * 3 - 2..IDS * 3 + 2 {
+        assert_eq!(packet_id_of(PACKET_IDS * 3 - 1), 65_535);
+        assert_eq!(packet_id_of(PACKET_IDS * 3), 1);
+        for seq in PACKET_IDS * 3 - 2..PACKET_IDS * 3 + 2 {
             assert_eq!(window.find(packet_id_of(seq)), Some((seq, Awaits::Ack)));
         }
         assert_eq!(window.find(3), None);
@@ -164,14 +178,21 @@ mod tests {
     }
 
     #[test]
-    fn an_old_delivery_bounds_the_span() {
+    fn an_old_delivery_keeps_its_id_and_holds_up_no_other() {
         let mut window = Window::starting_at(0);
         window.push(0, Awaits::Ack, None);
-        window.skip(IDS - 2);
-        assert!(window.has_room(IDS - 1, 10));
-        assert!(!window.has_room(IDS, 10), "its id is still out");
+        let mut ids = std::collections::BTreeSet::new();
+        for _ in 0..3 * PACKET_IDS {
+            let seq = window.next_free();
+            window.push(seq, Awaits::Ack, None);
+            assert_eq!(window.find(packet_id_of(seq)), Some((seq, Awaits::Ack)));
+            ids.insert(packet_id_of(seq));
+            window.advance(seq, Awaits::Nothing);
+        }
+        assert_eq!(window.find(1), Some((0, Awaits::Ack)));
+        assert!(!ids.contains(&1) && ids.len() as u64 == PACKET_IDS - 1);
+        assert!(window.flights.len() <= COMPACT_FROM + 1, "{} kept", window.flights.len());
         window.advance(0, Awaits::Nothing);
-        assert!(window.has_room(IDS, 10));
         assert!(window.is_empty());
     }
 
@@ -181,9 +202,9 @@ mod tests {
         for seq in [10, 13, 14, 20] {
             window.push(seq, Awaits::Ack, None);
         }
-        assert!(!window.has_room(21, 4));
+        assert!(!window.has_room(4));
         window.advance(14, Awaits::Nothing);
-        assert!(window.has_room(21, 4));
+        assert!(window.has_room(4));
         assert_eq!(window.find(packet_id_of(14)), None);
         window.advance(14, Awaits::Nothing);
         window.advance(13, Awaits::Nothing);

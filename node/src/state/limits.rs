@@ -13,26 +13,61 @@ pub struct NodeLimits {
     pub retained_messages: u32,
     /// Their bytes: topics, payloads, properties and publishers.
     pub retained_bytes: u64,
+    /// What one persistent session may have waiting.
+    pub queue: QueueLimits,
+}
+
+/// Bounds of a persistent session's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// Messages that wait or are in flight.
+    pub messages: u32,
+    /// Their bytes: topics, payloads, properties and publishers. A single message may be larger.
+    pub bytes: u64,
+    pub when_full: WhenFull,
+}
+
+/// What becomes of messages that exceed a persistent session's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhenFull {
+    /// The oldest that was not sent makes room.
+    DropOldest,
+    /// The new one is not queued; a publisher whose message nobody else gets is told.
+    Refuse,
+}
+
+impl QueueLimits {
+    pub(super) fn are_exceeded_by(&self, messages: usize, bytes: usize) -> bool {
+        messages > self.messages as usize || bytes as u64 > self.bytes
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { messages: 100_000, bytes: 64 << 20, when_full: WhenFull::DropOldest }
+    }
 }
 
 impl Default for NodeLimits {
     fn default() -> Self {
-        Self { subscriptions_per_client: 100_000, retained_messages: 1_000_000, retained_bytes: 1 << 30 }
+        Self {
+            subscriptions_per_client: 100_000,
+            retained_messages: 1_000_000,
+            retained_bytes: 1 << 30,
+            queue: QueueLimits::default(),
+        }
     }
 }
 
-/// Messages one persistent session may have waiting, those in flight included.
-pub const QUEUE_MESSAGES_MAX: usize = 100_000;
-
-/// Bytes of messages one persistent session may have waiting. A single message may be larger.
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-
 /// How far beyond the client's Receive Maximum the queue is reserved for its owner, so that the
 /// owner need not wait for the log between acknowledgements.
-pub const RESERVE_AHEAD: u64 = 1024;
+pub const RESERVE_AHEAD: usize = 1024;
 
-/// Packet ids are `1 + seq mod 65535`: what may be in flight must span fewer positions.
-pub const IN_FLIGHT_SPAN_MAX: u64 = 65_534;
+/// Packet ids are `1 + seq mod 65535`: so many consecutive positions have different ones.
+pub const PACKET_IDS: u64 = 65_535;
+
+/// Deliveries of one session that may have a packet id at the same time.
+pub const RESERVED_MAX: usize = PACKET_IDS as usize - 1;
 
 /// Expired retained messages that one `Tick` removes at most.
 pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;

@@ -25,7 +25,7 @@ impl State {
             session.incarnation = incarnation;
             session.queue.claimed();
             own(session, cause, claim, will.clone());
-            session.queue.reserve(session.span(), clock_ms);
+            session.queue.reserve(session.reserved_max(), clock_ms);
         });
         if resumed.is_some() {
             return Outcome::Claimed { incarnation, session_present: true };

@@ -17,6 +17,30 @@ enum Pick {
     Node(NodeId),
 }
 
+/// Whom a message reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reach {
+    /// Sessions that queued it.
+    pub queued: u32,
+    /// Sessions whose queue is full.
+    refused: u32,
+    /// It goes to others, without a queue.
+    elsewhere: bool,
+}
+
+impl Reach {
+    fn add(&mut self, other: Reach) {
+        self.queued += other.queued;
+        self.refused += other.refused;
+        self.elsewhere |= other.elsewhere;
+    }
+
+    /// It was refused by all that it is for.
+    fn is_refused(&self) -> bool {
+        self.refused > 0 && self.queued == 0 && !self.elsewhere
+    }
+}
+
 impl State {
     /// `Command::Publish`.
     pub(super) fn logged_publish(
@@ -26,7 +50,6 @@ impl State {
         or_refuse: bool,
         effects: &mut Vec<Effect>,
     ) -> Outcome {
-        let refused = or_refuse && message.retain && !self.retained.has_room(message, &self.allowed);
         if let Some((incarnation, packet_id)) = exactly_once {
             let Some(session) = self.sessions.current_mut(&message.publisher, incarnation) else {
                 return Outcome::Stale;
@@ -34,37 +57,46 @@ impl State {
             if session.received.contains(&packet_id) {
                 return Outcome::Published { matched: 0, duplicate: true };
             }
-            if !refused {
-                session.received.insert(packet_id);
-            }
         }
-        if refused {
+        if or_refuse && message.retain && !self.retained.has_room(message, &self.allowed) {
             return Outcome::Refused;
         }
-        let matched = self.publish(message, effects);
-        Outcome::Published { matched, duplicate: false }
+        let reach = self.publish(message, effects);
+        // A retained message is kept for those to come.
+        if or_refuse && !message.retain && reach.is_refused() {
+            return Outcome::Refused;
+        }
+        if let Some((incarnation, packet_id)) = exactly_once
+            && let Some(session) = self.sessions.current_mut(&message.publisher, incarnation)
+        {
+            session.received.insert(packet_id);
+        }
+        Outcome::Published { matched: reach.queued, duplicate: false }
     }
 
     /// Stores the message if retained and within the limits, queues it for every persistent session it reaches, and
-    /// has the nodes deliver it to all others. Returns the number of sessions that queued it.
-    pub(super) fn publish(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
+    /// has the nodes deliver it to all others.
+    pub(super) fn publish(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> Reach {
         if message.retain {
             self.retained.publish(message, &self.allowed);
         }
-        let mut matched = self.deliver_to_subscribers(message, effects);
+        let mut reach = self.deliver_to_subscribers(message, effects);
         let mut groups = Vec::new();
         self.shared.matches(&message.topic, |group| groups.push(Arc::clone(&group.full)));
         for group in groups {
-            matched += u32::from(self.deliver_to_group(&group, message, effects));
+            reach.add(self.deliver_to_group(&group, message, effects));
         }
-        matched
+        if reach.is_refused() {
+            self.routes.matches(&message.topic, |life| reach.elsewhere |= self.nodes.is_up(life));
+        }
+        reach
     }
 
     /// Queues the message for the persistent sessions that get it at QoS 1 and 2, and says which
-    /// of the others are online. Returns the number of those that queued it.
-    fn deliver_to_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> u32 {
-        let Self { subscribers, sessions, nodes, clock_ms, .. } = self;
-        let (mut matched, mut online, mut wakes) = (0, Vec::new(), Vec::new());
+    /// of the others are online.
+    fn deliver_to_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> Reach {
+        let Self { subscribers, sessions, nodes, clock_ms, allowed, .. } = self;
+        let (mut reach, mut online, mut wakes) = (Reach::default(), Vec::new(), Vec::new());
         for hit in subscribers.hits(&message.topic, &message.publisher) {
             let qos = hit.qos.min(message.qos);
             if qos == QoS::AtMostOnce {
@@ -79,18 +111,23 @@ impl State {
             let Some(session) = sessions.session_mut(hit.client) else { continue };
             let retain = message.retain && hit.retain_as_published;
             let extra = Extra { ids: hit.ids, group: None };
-            session.queue.push(Entry::new(Arc::clone(message), qos, retain, extra), *clock_ms);
-            matched += 1;
+            let entry = Entry::new(Arc::clone(message), qos, retain, extra);
+            if !session.queue.push(entry, &allowed.queue, *clock_ms) {
+                reach.refused += 1;
+                continue;
+            }
+            reach.queued += 1;
             if let Some((node, epoch)) = session.owner.and_then(|o| nodes.up(o))
-                && session.queue.reserve(session.span(), *clock_ms)
+                && session.queue.reserve(session.reserved_max(), *clock_ms)
             {
                 let incarnation = session.incarnation;
                 wakes.push(Effect::Wake { client: Arc::clone(hit.client), node, epoch, incarnation });
             }
         }
+        reach.elsewhere = !online.is_empty();
         effects.push(Effect::Deliver { message: Arc::clone(message), online });
         effects.append(&mut wakes);
-        matched
+        reach
     }
 
     /// Reserves what may be sent now, and wakes the owner if that is more than before.
@@ -98,7 +135,7 @@ impl State {
         let Self { sessions, nodes, clock_ms, .. } = self;
         let Some(session) = sessions.session_mut(client) else { return };
         let Some((node, epoch)) = session.owner.and_then(|o| nodes.up(o)) else { return };
-        if session.queue.reserve(session.span(), *clock_ms) {
+        if session.queue.reserve(session.reserved_max(), *clock_ms) {
             let incarnation = session.incarnation;
             if let Some(client) = sessions.key(client) {
                 effects.push(Effect::Wake { client: Arc::clone(client), node, epoch, incarnation });
@@ -106,29 +143,31 @@ impl State {
         }
     }
 
-    /// Gives the message to one member of the group. True if a session queued it.
+    /// Gives the message to one member of the group.
     pub(super) fn deliver_to_group(
         &mut self,
         full: &Arc<str>,
         message: &Arc<Message>,
         effects: &mut Vec<Effect>,
-    ) -> bool {
-        let Some((pick, slots, slot)) = self.pick(full, message) else { return false };
+    ) -> Reach {
+        let Some((pick, slots, slot)) = self.pick(full, message) else { return Reach::default() };
         self.shared.set_turn(full, (slot + 1) % slots);
         match pick {
             Pick::Node(node) => {
                 let (filter, message) = (full.as_ref().into(), Arc::clone(message));
                 effects.push(Effect::DeliverShared { node, filter, message });
-                false
+                Reach { elsewhere: true, ..Reach::default() }
             }
             Pick::Queue { client, qos, retain, id } => {
                 let ids = std::iter::once(id).filter(|id| *id != 0).collect();
                 let extra = Extra { ids, group: Some(Arc::clone(full)) };
                 let entry = Entry::new(Arc::clone(message), qos, retain, extra);
-                let Some(session) = self.sessions.session_mut(&client) else { return false };
-                session.queue.push(entry, self.clock_ms);
+                let Some(session) = self.sessions.session_mut(&client) else { return Reach::default() };
+                if !session.queue.push(entry, &self.allowed.queue, self.clock_ms) {
+                    return Reach { refused: 1, ..Reach::default() };
+                }
                 self.wake(&client, effects);
-                true
+                Reach { queued: 1, ..Reach::default() }
             }
         }
     }

@@ -1,12 +1,12 @@
 //! What a persistent session still has to receive at QoS 1 and 2.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::limits::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
+use super::limits::{PACKET_IDS, QueueLimits, WhenFull};
 use super::{DeliveryStep, QueueSeq, Stored};
 use crate::mqtt::{Message, QoS};
 
@@ -62,36 +62,35 @@ pub struct StoredPage {
     pub next: QueueSeq,
 }
 
-/// The queue: a *window* of positions reserved for sending, and behind it the messages that
-/// *wait* for a position.
+/// The queue: a *window* of deliveries that have a position for sending, and behind it the
+/// messages that *wait* for one.
 ///
 /// A message takes its position (and with it its packet id) when it is reserved, not before:
 /// what still waits can be dropped or expire without leaving a hole. What is reserved may have
-/// been sent, and stays until it is acknowledged.
+/// been sent, and stays until it is acknowledged. Positions grow; one whose packet id is still
+/// out is passed over, so that a delivery that is never acknowledged holds up no other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
-    /// Position of the window's first entry: the oldest incomplete delivery.
-    head: QueueSeq,
-    /// `None`: over. The first is never `None`.
-    window: VecDeque<Option<Entry>>,
+    /// Reserved and not over.
+    window: BTreeMap<QueueSeq, Entry>,
+    /// Where to look for the next position to reserve.
+    next: QueueSeq,
     waiting: VecDeque<Entry>,
     /// Positions below may have been sent by an owner before the present one.
     dup_upto: QueueSeq,
     bytes: usize,
-    /// Incomplete deliveries of the window.
-    in_flight: usize,
     dropped: u64,
 }
 
 impl Queue {
     /// Position of the oldest incomplete delivery, or of the next one if there is none.
     pub(super) fn head(&self) -> QueueSeq {
-        self.head
+        self.window.first_key_value().map_or(self.next, |(seq, _)| *seq)
     }
 
     /// Positions below may be sent.
     pub(super) fn sent_upto(&self) -> QueueSeq {
-        self.head + self.window.len() as u64
+        self.next
     }
 
     pub(super) fn dup_upto(&self) -> QueueSeq {
@@ -100,7 +99,7 @@ impl Queue {
 
     /// Incomplete deliveries.
     pub(super) fn len(&self) -> usize {
-        self.in_flight + self.waiting.len()
+        self.window.len() + self.waiting.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -112,102 +111,112 @@ impl Queue {
         self.dropped
     }
 
-    /// Appends, and drops the oldest of what waits if the limits are exceeded; never what was
-    /// just appended, so that a message larger than the limit has its turn.
-    pub(super) fn push(&mut self, entry: Entry, clock_ms: u64) {
-        self.bytes += entry.message.size_bytes();
+    /// Appends within the limits; false: refused, where they say so. Otherwise the oldest of what
+    /// waits is dropped; never what was just appended, so that a message larger than the limit has
+    /// its turn. What is in the window is never dropped.
+    pub(super) fn push(&mut self, entry: Entry, limits: &QueueLimits, clock_ms: u64) -> bool {
+        let size = entry.message.size_bytes();
+        if limits.when_full == WhenFull::Refuse {
+            self.drop_expired(clock_ms);
+            if self.len() > 0 && limits.are_exceeded_by(self.len() + 1, self.bytes + size) {
+                self.dropped += 1;
+                return false;
+            }
+        }
+        self.bytes += size;
         self.waiting.push_back(entry);
-        while self.waiting.len() > 1 && (self.len() > QUEUE_MESSAGES_MAX || self.bytes > QUEUE_BYTES_MAX) {
+        while self.waiting.len() > 1 && limits.are_exceeded_by(self.len(), self.bytes) {
             let Some(oldest) = self.waiting.pop_front() else { break };
             self.bytes -= oldest.message.size_bytes();
             self.dropped += u64::from(!oldest.is_expired(clock_ms));
         }
+        true
     }
 
-    /// Gives positions to what waits, as long as the window spans less than `span`; what expired
-    /// goes. Returns whether there is more to send than before.
-    pub(super) fn reserve(&mut self, span: u64, clock_ms: u64) -> bool {
-        let before = self.sent_upto();
-        while (self.window.len() as u64) < span {
+    /// Makes room of what has expired at the front.
+    fn drop_expired(&mut self, clock_ms: u64) {
+        while let Some(oldest) = self.waiting.pop_front_if(|oldest| oldest.is_expired(clock_ms)) {
+            self.bytes -= oldest.message.size_bytes();
+        }
+    }
+
+    /// Gives positions to what waits, as long as fewer than `most` deliveries have one, which is
+    /// less than there are packet ids; what expired goes. Returns whether there is more to send
+    /// than before.
+    pub(super) fn reserve(&mut self, most: usize, clock_ms: u64) -> bool {
+        let before = self.next;
+        while self.window.len() < most {
             let Some(entry) = self.waiting.pop_front() else { break };
             if entry.is_expired(clock_ms) {
                 self.bytes -= entry.message.size_bytes();
-            } else {
-                self.in_flight += 1;
-                self.window.push_back(Some(entry));
+                continue;
             }
+            while self.is_out(self.next) {
+                self.next += 1;
+            }
+            self.window.insert(self.next, entry);
+            self.next += 1;
         }
         shrink(&mut self.waiting);
-        self.sent_upto() > before
+        self.next > before
+    }
+
+    /// Whether the packet id of this position, beyond all others, belongs to one of them.
+    fn is_out(&self, seq: QueueSeq) -> bool {
+        let before = |seq: &QueueSeq| seq.checked_sub(PACKET_IDS).filter(|seq| *seq >= self.head());
+        std::iter::successors(before(&seq), before).any(|seq| self.window.contains_key(&seq))
     }
 
     /// A new owner: whatever is reserved may have been sent by the one before it.
     pub(super) fn claimed(&mut self) {
-        self.dup_upto = self.sent_upto();
+        self.dup_upto = self.next;
     }
 
     /// The owner says that it sent nothing from `sent` on: those positions are free again,
     /// except what earlier owners may have sent.
     pub(super) fn unreserve(&mut self, sent: QueueSeq) {
-        let upto = sent.max(self.head).max(self.dup_upto);
-        while self.sent_upto() > upto {
-            match self.window.pop_back() {
-                Some(Some(entry)) if entry.received => {
-                    self.window.push_back(Some(entry));
-                    break;
-                }
-                Some(Some(entry)) => {
-                    self.in_flight -= 1;
-                    self.waiting.push_front(entry);
-                }
-                Some(None) => {}
-                None => break,
+        let upto = sent.max(self.dup_upto);
+        while let Some(last) = self.window.last_entry() {
+            if *last.key() < upto || last.get().received {
+                break;
             }
+            self.waiting.push_front(last.remove());
         }
+        let free = self.window.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.next = self.next.min(upto.max(free));
     }
 
     /// Records an acknowledgement. Positions that are over, or never were reserved, are ignored.
     pub(super) fn progress(&mut self, seq: QueueSeq, step: DeliveryStep) {
-        let Some(at) = seq.checked_sub(self.head).and_then(|at| usize::try_from(at).ok()) else { return };
-        let Some(slot) = self.window.get_mut(at) else { return };
         match step {
             DeliveryStep::Received => {
-                if let Some(entry) = slot {
+                if let Some(entry) = self.window.get_mut(&seq) {
                     entry.received = entry.qos == QoS::ExactlyOnce;
                 }
             }
             DeliveryStep::Done => {
-                if let Some(entry) = slot.take() {
+                if let Some(entry) = self.window.remove(&seq) {
                     self.bytes -= entry.message.size_bytes();
-                    self.in_flight -= 1;
                 }
-                while let Some(None) = self.window.front() {
-                    self.window.pop_front();
-                    self.head += 1;
-                }
-                shrink(&mut self.window);
             }
         }
     }
 
     /// Up to `max` deliveries from position `from` on.
     pub(super) fn page(&self, from: QueueSeq, max: usize, clock_ms: u64) -> StoredPage {
-        let mut page = StoredPage { next: from.max(self.head), ..StoredPage::default() };
-        let skip = usize::try_from(page.next - self.head).unwrap_or(usize::MAX);
-        for slot in self.window.iter().skip(skip) {
+        let mut page = StoredPage { next: from.max(self.next), ..StoredPage::default() };
+        for (seq, entry) in self.window.range(from..) {
             if page.items.len() + page.expired.len() >= max {
+                page.next = *seq;
                 break;
             }
-            let seq = page.next;
-            page.next += 1;
-            let Some(entry) = slot else { continue };
-            let dup = seq < self.dup_upto;
+            let dup = *seq < self.dup_upto;
             if !dup && !entry.received && entry.is_expired(clock_ms) {
-                page.expired.push(seq);
+                page.expired.push(*seq);
                 continue;
             }
             page.items.push(Stored {
-                seq,
+                seq: *seq,
                 message: Arc::clone(&entry.message),
                 qos: entry.qos,
                 retain: entry.retain,
@@ -222,31 +231,29 @@ impl Queue {
     /// Of a session that ended: the shared deliveries that another member may still get. QoS 2
     /// that may have been sent is not among them [MQTT-4.8.2-5].
     pub(super) fn into_reassignable(self) -> impl Iterator<Item = Entry> {
-        let sent = self.window.into_iter().flatten().filter(|e| e.qos == QoS::AtLeastOnce);
+        let sent = self.window.into_values().filter(|e| e.qos == QoS::AtLeastOnce);
         sent.chain(self.waiting).filter(|e| e.group().is_some())
     }
 
     /// Whether anything in it came through a shared subscription.
     pub(super) fn has_reassignable(&self) -> bool {
-        self.window.iter().flatten().chain(&self.waiting).any(|e| e.group().is_some())
+        self.window.values().chain(&self.waiting).any(|e| e.group().is_some())
     }
 
     /// For snapshots: the window, then what waits.
-    pub(super) fn parts(&self) -> (&VecDeque<Option<Entry>>, &VecDeque<Entry>) {
+    pub(super) fn parts(&self) -> (&BTreeMap<QueueSeq, Entry>, &VecDeque<Entry>) {
         (&self.window, &self.waiting)
     }
 
-    /// From the parts of a snapshot; `positions` is `head..dup_upto`.
+    /// From the parts of a snapshot; `positions` is `dup_upto..sent_upto`.
     pub(super) fn from_parts(
         positions: Range<QueueSeq>,
-        window: VecDeque<Option<Entry>>,
+        window: BTreeMap<QueueSeq, Entry>,
         waiting: VecDeque<Entry>,
         dropped: u64,
     ) -> Self {
-        let incomplete = || window.iter().flatten();
-        let in_flight = incomplete().count();
-        let bytes = incomplete().chain(&waiting).map(|e| e.message.size_bytes()).sum();
-        Self { head: positions.start, dup_upto: positions.end, window, waiting, bytes, in_flight, dropped }
+        let bytes = window.values().chain(&waiting).map(|e| e.message.size_bytes()).sum();
+        Self { dup_upto: positions.start, next: positions.end, window, waiting, bytes, dropped }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::limits::{IN_FLIGHT_SPAN_MAX, RESERVE_AHEAD};
+use super::limits::{RESERVE_AHEAD, RESERVED_MAX};
 use super::nodes::LifeId;
 use super::queue::Queue;
 use super::subscribers::Sub;
@@ -66,9 +66,9 @@ impl Session {
         (self.owner.is_none() && at != NEVER).then_some(at)
     }
 
-    /// How many queue positions may be reserved: the client's own window and some beyond it.
-    pub(super) fn span(&self) -> u64 {
-        (u64::from(self.receive_maximum) + RESERVE_AHEAD).min(IN_FLIGHT_SPAN_MAX)
+    /// How many deliveries may have a position: the client's own window and some beyond it.
+    pub(super) fn reserved_max(&self) -> usize {
+        (usize::from(self.receive_maximum) + RESERVE_AHEAD).min(RESERVED_MAX)
     }
 }
 

@@ -64,7 +64,7 @@ impl State {
         if !wanted || split_shared(filter).is_some() {
             return;
         }
-        let Self { retained, sessions, clock_ms, nodes, .. } = self;
+        let Self { retained, sessions, clock_ms, nodes, allowed, .. } = self;
         let Some(session) = sessions.session_mut(client) else { return };
         let mut messages = Vec::new();
         retained.matches(filter, *clock_ms, |message| {
@@ -77,7 +77,7 @@ impl State {
             }
             let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
             let extra = Extra { ids, group: None };
-            session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), *clock_ms);
+            session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), &allowed.queue, *clock_ms);
         });
         if let Some((node, epoch)) = session.owner.and_then(|owner| nodes.up(owner))
             && !messages.is_empty()

@@ -75,10 +75,10 @@ struct SessionItem {
     expires_at_ms: u64,
     will_at_ms: u64,
     subs: Vec<(Box<str>, Sub)>,
-    head: QueueSeq,
     dup_upto: QueueSeq,
+    sent_upto: QueueSeq,
     dropped: u64,
-    window: Vec<Option<EntryItem>>,
+    window: Vec<(QueueSeq, EntryItem)>,
     waiting: Vec<EntryItem>,
     received: Vec<u16>,
 }

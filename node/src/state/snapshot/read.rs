@@ -1,6 +1,6 @@
 //! Reading a state back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -192,9 +192,9 @@ impl Loader {
         will: Option<Arc<Will>>,
         item: SessionItem,
     ) -> io::Result<Session> {
-        let mut window = VecDeque::with_capacity(item.window.len());
-        for slot in item.window {
-            window.push_back(slot.map(|e| self.entry(e)).transpose()?);
+        let mut window = BTreeMap::new();
+        for (seq, entry) in item.window {
+            window.insert(seq, self.entry(entry)?);
         }
         let mut waiting = VecDeque::with_capacity(item.waiting.len());
         for entry in item.waiting {
@@ -209,7 +209,7 @@ impl Loader {
             will,
             will_at_ms: item.will_at_ms,
             subs: item.subs.into_iter().collect(),
-            queue: Queue::from_parts(item.head..item.dup_upto, window, waiting, item.dropped),
+            queue: Queue::from_parts(item.dup_upto..item.sent_upto, window, waiting, item.dropped),
             received: item.received.into_iter().collect(),
         })
     }

@@ -143,7 +143,7 @@ impl Frozen {
         for (_, claimed) in self.claims.sorted() {
             let Some(session) = claimed.session() else { continue };
             let (window, waiting) = session.queue.parts();
-            for entry in window.iter().flatten().chain(waiting) {
+            for entry in window.values().chain(waiting) {
                 write(&entry.message)?;
             }
         }
@@ -181,10 +181,10 @@ fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
         expires_at_ms: session.expires_at_ms,
         will_at_ms: session.will_at_ms,
         subs: session.subs.iter().map(|(f, s)| (f.clone(), *s)).collect(),
-        head: session.queue.head(),
         dup_upto: session.queue.dup_upto(),
+        sent_upto: session.queue.sent_upto(),
         dropped: session.queue.dropped(),
-        window: window.iter().map(|slot| slot.as_ref().map(entry)).collect(),
+        window: window.iter().map(|(seq, e)| (*seq, entry(e))).collect(),
         waiting: waiting.iter().map(entry).collect(),
         received: session.received.iter().copied().collect(),
     }

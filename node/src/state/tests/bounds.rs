@@ -1,7 +1,7 @@
 //! What the cluster keeps is bounded alike on every node.
 
 use super::*;
-use crate::state::limits::QUEUE_BYTES_MAX;
+use crate::state::limits::QueueLimits;
 
 fn limited(limits: NodeLimits) -> Rig {
     let mut rig = Rig::default();
@@ -162,7 +162,7 @@ fn one_message_larger_than_the_queue_waits_all_the_same() {
     let (incarnation, _) = rig.claim(1, persistent("c"));
     rig.subscribe(1, "c", incarnation, &[sub("#", 1)]);
     rig.release(1, "c", incarnation, WillFate::Discard);
-    let large = vec![0; QUEUE_BYTES_MAX + 1];
+    let large = vec![0; QueueLimits::default().bytes as usize + 1];
     rig.publish(1, message("small", "x", 1));
     rig.publish(1, Message { payload: large.into(), ..message("large", "", 1) });
     let info = rig.state.client("c").expect("a session");

@@ -1,6 +1,6 @@
 //! A session's queue: positions, acknowledgements, DUP, expiry and limits.
 
-use super::limits::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, RESERVE_AHEAD};
+use super::limits::{PACKET_IDS, QueueLimits, RESERVE_AHEAD, RESERVED_MAX, WhenFull};
 use super::*;
 use DeliveryStep::{Done, Received};
 
@@ -56,10 +56,33 @@ fn only_what_is_reserved_is_sent_and_acknowledgements_reserve_more() {
     assert_eq!(rig.stored("c").len() as u32, span);
     assert_eq!(rig.state.sent_upto("c"), Some(u64::from(span)));
     rig.progress(1, "c", inc, &[(1, Done)]);
-    assert!(rig.woken().is_empty(), "the oldest is still incomplete");
-    rig.progress(1, "c", inc, &[(0, Done)]);
     assert_eq!(rig.woken(), ["c"]);
+    assert_eq!(rig.state.sent_upto("c"), Some(u64::from(span) + 1));
+    rig.progress(1, "c", inc, &[(0, Done)]);
     assert_eq!(rig.state.sent_upto("c"), Some(u64::from(span) + 2));
+}
+
+#[test]
+fn a_delivery_that_is_never_acknowledged_holds_up_no_other() {
+    let mut rig = Rig::new(1);
+    let inc = reader(&mut rig, 10);
+    publish(&mut rig, 0..1);
+    let mut next = 1;
+    for _ in 0..PACKET_IDS / 50 + 2 {
+        publish(&mut rig, 0..50);
+        let page = rig.state.stored("c", inc, next, 100);
+        assert_eq!(page.items.len(), 50);
+        assert!(page.items.iter().all(|item| item.seq % PACKET_IDS != 0), "the id of the oldest is out");
+        let done: Vec<_> = page.items.iter().map(|item| (item.seq, Done)).collect();
+        rig.progress(1, "c", inc, &done);
+        next = page.next;
+    }
+    assert!(next > PACKET_IDS);
+    assert_eq!((seqs(&rig), rig.state.queue_head("c")), (vec![0], Some(0)));
+    // A restored state goes on in the same way.
+    rig.state = State::read(&mut bytes(&rig.state).as_slice()).expect("a snapshot");
+    publish(&mut rig, 0..1);
+    assert_eq!(seqs(&rig), [0, next]);
 }
 
 #[test]
@@ -69,7 +92,7 @@ fn what_is_in_flight_never_shares_a_packet_id() {
     publish(&mut rig, 0..70_000);
     let ids: std::collections::BTreeSet<_> = seqs(&rig).iter().map(|s| 1 + s % 65_535).collect();
     assert_eq!(ids.len(), rig.stored("c").len());
-    assert_eq!(ids.len(), 65_534);
+    assert_eq!(ids.len(), RESERVED_MAX);
 }
 
 #[test]
@@ -122,7 +145,7 @@ fn release_with_a_position_below_the_head_frees_only_what_is_incomplete() {
     rig.progress(1, "c", inc, &[(0, Done)]);
     release(&mut rig, inc, Some(0));
     rig.claim(1, persistent("c"));
-    assert_eq!((seqs(&rig), dups(&rig)), (vec![1, 2], vec![false, false]));
+    assert_eq!((rig.payloads("c"), dups(&rig)), (vec!["1".into(), "2".into()], vec![false, false]));
 }
 
 #[test]
@@ -183,30 +206,107 @@ fn what_expires_between_reservation_and_sending_is_named_to_the_owner() {
 
 // Limits.
 
+fn limited(queue: QueueLimits) -> Rig {
+    let mut rig = Rig::default();
+    rig.up_with(1, NodeLimits { queue, ..NodeLimits::default() });
+    rig
+}
+
+const SMALL: QueueLimits = QueueLimits { messages: 10, bytes: 4000, when_full: WhenFull::DropOldest };
+
 #[test]
 fn the_oldest_unsent_message_is_dropped_and_counted_at_the_limit() {
-    let mut rig = Rig::new(1);
+    let mut rig = limited(SMALL);
     let inc = reader(&mut rig, 1);
-    let max = QUEUE_MESSAGES_MAX as u32;
     publish(&mut rig, 0..2);
     release(&mut rig, inc, Some(2));
-    publish(&mut rig, 2..max + 3);
+    publish(&mut rig, 2..13);
     let info = rig.state.client("c").expect("a session");
-    assert_eq!((info.queued, info.dropped), (QUEUE_MESSAGES_MAX, 3));
+    assert_eq!((info.queued, info.dropped), (10, 3));
     rig.claim(1, persistent("c"));
     assert_eq!(rig.payloads("c")[..4], ["0", "1", "5", "6"], "what was sent is kept");
 }
 
 #[test]
 fn a_queue_is_bounded_in_bytes() {
-    let mut rig = Rig::new(1);
+    let mut rig = limited(SMALL);
     let inc = reader(&mut rig, 10);
     release(&mut rig, inc, None);
-    let payload = "x".repeat(QUEUE_BYTES_MAX / 4);
+    let payload = "x".repeat(1000);
     for _ in 0..6 {
         rig.publish(1, message("a", &payload, 1));
     }
     let info = rig.state.client("c").expect("a session");
-    assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
+    assert!(info.queued_bytes <= 4000);
     assert_eq!((info.queued, info.dropped), (3, 3));
+}
+
+fn or_refuse(rig: &mut Rig, message: Message) -> Outcome {
+    rig.run(1, Command::Publish { message: Arc::new(message), exactly_once: None, or_refuse: true })
+}
+
+#[test]
+fn a_full_queue_that_refuses_keeps_the_oldest_and_tells_the_publisher() {
+    let mut rig = limited(QueueLimits { when_full: WhenFull::Refuse, ..SMALL });
+    let inc = reader(&mut rig, 1);
+    release(&mut rig, inc, None);
+    publish(&mut rig, 0..10);
+    assert_eq!(or_refuse(&mut rig, message("a", "10", 1)), Outcome::Refused);
+    let info = rig.state.client("c").expect("a session");
+    assert_eq!((info.queued, info.dropped), (10, 1));
+    // Who cannot be told is told nothing, and it is dropped all the same.
+    assert_eq!(rig.publish(1, message("a", "11", 1)), 0);
+    let (inc, _) = rig.claim(1, persistent("c"));
+    assert_eq!(rig.payloads("c").len(), 10);
+    assert_eq!(rig.payloads("c")[..2], ["0", "1"]);
+    rig.progress(1, "c", inc, &[(0, Done)]);
+    assert_eq!(
+        or_refuse(&mut rig, message("a", "12", 1)),
+        Outcome::Published { matched: 1, duplicate: false }
+    );
+}
+
+#[test]
+fn what_somebody_takes_is_not_refused() {
+    let mut rig = limited(QueueLimits { when_full: WhenFull::Refuse, messages: 1, ..SMALL });
+    let inc = reader(&mut rig, 1);
+    release(&mut rig, inc, None);
+    publish(&mut rig, 0..1);
+    let taken = Outcome::Published { matched: 0, duplicate: false };
+    assert_eq!(or_refuse(&mut rig, message("a", "x", 1)), Outcome::Refused);
+    assert_eq!(or_refuse(&mut rig, retained("a", "x", 1)), taken, "it is kept");
+    rig.run(1, Command::RouteAdd { filter: "a".into() });
+    assert_eq!(or_refuse(&mut rig, message("a", "x", 1)), taken, "a clean subscriber gets it");
+}
+
+#[test]
+fn what_expired_makes_room_in_a_queue_that_refuses() {
+    let mut rig = limited(QueueLimits { when_full: WhenFull::Refuse, messages: 2, ..SMALL });
+    let inc = reader(&mut rig, 1);
+    release(&mut rig, inc, None);
+    expiring(&mut rig, "old", 50);
+    publish(&mut rig, 0..1);
+    rig.tick(50);
+    publish(&mut rig, 1..2);
+    rig.claim(1, persistent("c"));
+    assert_eq!(rig.payloads("c"), ["0", "1"]);
+}
+
+#[test]
+fn a_refused_publish_at_qos_2_leaves_its_packet_id_free() {
+    let mut rig = limited(QueueLimits { when_full: WhenFull::Refuse, messages: 1, ..SMALL });
+    let inc = reader(&mut rig, 1);
+    release(&mut rig, inc, None);
+    let (publisher, _) = rig.claim(1, persistent("p"));
+    let exact = |text: &str| Command::Publish {
+        message: Arc::new(Message { publisher: "p".into(), ..message("a", text, 2) }),
+        exactly_once: Some((publisher, 7)),
+        or_refuse: true,
+    };
+    publish(&mut rig, 0..1);
+    assert_eq!(rig.run(1, exact("1")), Outcome::Refused);
+    let (inc, _) = rig.claim(1, persistent("c"));
+    rig.progress(1, "c", inc, &[(0, Done)]);
+    assert_eq!(rig.run(1, exact("1")), Outcome::Published { matched: 1, duplicate: false });
+    assert_eq!(rig.run(1, exact("1")), Outcome::Published { matched: 0, duplicate: true });
 }
