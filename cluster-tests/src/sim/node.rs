@@ -79,6 +79,7 @@ impl Machine {
             consensus: NodeConfig { snapshot_every: 500, keep_log: 200, ..NodeConfig::default() },
             log: LogStore::in_memory(&self.disk, MemorySync::After(DISK_SYNC)),
             snapshots: Snapshots::in_memory(&self.disk),
+            stock: Arc::default(),
             connector: connector(),
             known: others().map(|m| (m.id, m.info().peer_addr)).collect(),
             runtime: Handle::current(),

@@ -54,7 +54,7 @@ impl Replica for Applier {
     }
 
     fn install(&self, index: LogIndex, from: &mut dyn io::Read) -> io::Result<()> {
-        let state = State::read(from)?;
+        let state = State::read(from, self.0.stock.clone())?;
         *self.0.state.write() = state;
         if let Some(wiring) = self.0.wiring() {
             for (node, epoch) in self.0.live_peers() {

@@ -19,6 +19,7 @@ mod publish;
 mod queue;
 mod service;
 mod steward;
+mod stowage;
 mod subscribe;
 
 use std::sync::Arc;
@@ -37,9 +38,10 @@ use crate::peer::forward::Forwarder;
 use crate::peer::lease::Lease;
 use crate::raft::{Done, Propose};
 use crate::session;
-use crate::state::{Command, Epoch, NodeId, State};
+use crate::state::{Command, Epoch, NodeId, State, Stock};
 use local::Local;
 use progress::LINGER_MS as PROGRESS_LINGER_MS;
+use stowage::Bringing;
 
 /// What the broker works through; all of it is there before the first client is.
 pub struct Wiring {
@@ -56,6 +58,8 @@ pub struct Wiring {
 /// The broker of one node.
 pub struct Broker {
     state: RwLock<State>,
+    stock: Arc<Stock>,
+    bringing: Bringing,
     local: RwLock<Local>,
     clients: Clients,
     progress: progress::Progress,
@@ -70,9 +74,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new() -> Arc<Self> {
+    /// `stock`: where this node keeps the messages of persistent sessions.
+    pub fn new(stock: Arc<Stock>) -> Arc<Self> {
         Arc::new(Self {
-            state: RwLock::new(State::new()),
+            state: RwLock::new(State::new(stock.clone())),
+            stock,
+            bringing: Bringing::default(),
             local: RwLock::new(Local::default()),
             clients: Clients::default(),
             progress: progress::Progress::default(),
@@ -117,6 +124,11 @@ impl Broker {
 
     pub fn epoch(&self) -> Epoch {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Bytes of persistent sessions' messages that are in memory.
+    pub fn queue_memory_bytes(&self) -> u64 {
+        self.stock.held_bytes()
     }
 
     /// How many filters have clean subscribers here.

@@ -28,7 +28,13 @@ impl Broker {
                 self.note_progress(client, conn.incarnation(), &expired);
             }
             let taken = conn.deliver_stored(&page.items, self.clock.now_ms());
-            if taken < page.items.len() || page.next == from {
+            if taken < page.items.len() {
+                return;
+            }
+            if !page.away.is_empty() {
+                return self.bring(conn, page.away);
+            }
+            if page.next == from {
                 return;
             }
             from = page.next;

@@ -134,6 +134,10 @@ section! {
         /// Look through payloads whose Payload Format Indicator says that they are text, and
         /// refuse those that are not UTF-8.
         check_payload_format: bool = false;
+        /// What becomes of a message that exceeds a persistent session's queue. drop_oldest: the
+        /// oldest that was not sent makes room. refuse: it is not queued, and a publisher of MQTT
+        /// 5.0 whose message nobody else takes gets 0x97 Quota exceeded.
+        session_queue_full: QueueFull = QueueFull::DropOldest;
     }
 }
 
@@ -189,10 +193,9 @@ section! {
         /// Most bytes of the messages that wait for one persistent session; a single message may be
         /// larger.
         max_session_queued_bytes: u64 = 67_108_864, range(65_536..=1_099_511_627_776);
-        /// What becomes of a message that exceeds a persistent session's queue. drop_oldest: the
-        /// oldest that was not sent makes room. refuse: it is not queued, and a publisher of MQTT
-        /// 5.0 whose message nobody else takes gets 0x97 Quota exceeded.
-        session_queue_full: QueueFull = QueueFull::DropOldest;
+        /// Bytes of persistent sessions' messages that this node holds in memory; further ones go to
+        /// files in its data directory and come back when their client takes them.
+        max_queue_memory_bytes: u64 = 268_435_456, range(1_048_576..=1_099_511_627_776);
         /// Most deliveries of QoS 1 and 2 that wait on this node for one client with a clean
         /// session.
         max_queued_messages: u32 = 10_000, range(1..=1_000_000);
@@ -240,7 +243,7 @@ impl From<&LimitsConfig> for NodeLimits {
             queue: QueueLimits {
                 messages: config.max_session_queued_messages,
                 bytes: config.max_session_queued_bytes,
-                when_full: config.session_queue_full.into(),
+                ..QueueLimits::default()
             },
         }
     }

@@ -138,7 +138,7 @@ impl Replicas {
 
     fn restart(&mut self) {
         let bytes = written(&self.states[1].freeze());
-        self.states[1] = State::read(&mut &bytes[..]).expect("what was written can be read");
+        self.states[1] = State::read(&mut &bytes[..], Arc::default()).expect("what was written can be read");
     }
 
     /// Both hold the same, and answer every question without harm.

@@ -1,6 +1,8 @@
 //! What a node reads from its disk or from another node: records of the log, entries, votes,
 //! snapshots and the state in them.
 
+use std::sync::Arc;
+
 use std::io::Read;
 use std::path::Path;
 
@@ -21,7 +23,7 @@ pub fn snapshot(input: &[u8]) {
     let mut source = Source::new(input);
     match source.u8() % 6 {
         0 => file(source.rest()),
-        1 => drop(State::read(&mut source.rest())),
+        1 => drop(State::read(&mut source.rest(), Arc::default())),
         2 => state(&mut source),
         3 => consensus(source.rest()),
         4 => log(source.rest(), source.rest()),
@@ -59,14 +61,14 @@ fn state(source: &mut Source<'_>) {
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(body);
     }
-    let Ok(state) = State::read(&mut &bytes[..]) else { return };
+    let Ok(state) = State::read(&mut &bytes[..], Arc::default()) else { return };
     let write = |state: &State| {
         let mut out = Vec::new();
         state.freeze().write(&mut out).expect("memory takes it");
         out
     };
     let written = write(&state);
-    let again = State::read(&mut &written[..]).expect("what was written can be read");
+    let again = State::read(&mut &written[..], Arc::default()).expect("what was written can be read");
     assert!(write(&again) == written, "a restored state is another one");
 }
 

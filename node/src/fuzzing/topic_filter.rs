@@ -134,7 +134,7 @@ fn retaining(names: &BTreeSet<&str>) -> State {
     };
     let commands = std::iter::once(Command::NodeUp { info: NodeInfo::default() });
     let commands = commands.chain(names.iter().map(publish)).collect();
-    let mut state = State::new();
+    let mut state = State::default();
     let pack = Pack { origin: 1, epoch: 1, seq: 0, commands };
     state.apply(1, 1, &pack, &mut Vec::new()).expect("no command is in parts");
     assert_eq!(state.counts().retained_messages, names.len());

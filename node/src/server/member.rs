@@ -19,7 +19,7 @@ use crate::peer::lease::{Lease, LeaseTimes};
 use crate::peer::{self, Channels, ClusterId, Connector, Secret, Verifier};
 use crate::raft::{self, Machine, NodeConfig, Proposer, RaftLog, Snapshots};
 use crate::session;
-use crate::state::{LogIndex, NodeId, NodeInfo};
+use crate::state::{LogIndex, NodeId, NodeInfo, Stock};
 use crate::store::{Identity, LogStore};
 
 /// What a member is made of.
@@ -32,6 +32,8 @@ pub struct Parts {
     pub consensus: NodeConfig,
     pub log: LogStore,
     pub snapshots: Snapshots,
+    /// Where queued messages are.
+    pub stock: Arc<Stock>,
     pub connector: Connector,
     /// Other members and where they were last, by node id.
     pub known: Vec<(NodeId, String)>,
@@ -78,7 +80,7 @@ impl Member {
         for (node, addr) in &parts.known {
             channels.relay(*node, addr);
         }
-        let broker = Broker::new();
+        let broker = Broker::new(parts.stock);
         broker.expect_life(parts.identity.epoch());
         let proposer = Proposer::new(me);
         let log = RaftLog::new(parts.log);
@@ -138,7 +140,8 @@ impl Member {
             },
             stopped.clone(),
         )));
-        env::spawn(raft::scoped(broker.send_progress(stopped.clone())));
+        env::spawn(raft::scoped(broker.clone().send_progress(stopped.clone())));
+        env::spawn(raft::scoped(broker.put_queues_away(stopped.clone())));
         env::spawn(raft::scoped(follow_applied(raft, lease, stopped)));
         Ok(member)
     }

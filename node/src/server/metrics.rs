@@ -93,6 +93,11 @@ impl Collector for NodeCollector {
                 "Filters with a clean subscriber on this node",
                 member.broker.local_filters() as u64,
             ),
+            (
+                "queue_memory_bytes",
+                "Bytes of persistent sessions' messages held in memory",
+                member.broker.queue_memory_bytes(),
+            ),
             ("forward_queue_bytes", "Bytes waiting for other nodes", forward.queued_bytes),
             ("leader", "1 on the node that leads", u64::from(member.raft.is_leader())),
             ("lease_valid", "1 while this node may acknowledge", u64::from(member.lease.is_valid())),

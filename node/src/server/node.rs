@@ -27,8 +27,10 @@ use crate::net::{self, Bound, Kind};
 use crate::peer::{self, ClusterId, JoinToken, Secret};
 use crate::raft::{NodeConfig, Snapshots};
 use crate::session::{self, Context, Counters};
-use crate::state::{NodeId, NodeInfo};
-use crate::store::{ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore};
+use crate::state::{NodeId, NodeInfo, Stock};
+use crate::store::{
+    ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore, OpenError, QueueFiles,
+};
 
 /// Between two attempts to join through the configured seeds.
 const JOIN_RETRY: Duration = Duration::from_secs(1);
@@ -53,6 +55,7 @@ pub fn describe(
         limits: (&config.limits).into(),
         ..NodeInfo::default()
     };
+    info.limits.queue.when_full = config.mqtt.session_queue_full.into();
     for bound in mqtt.iter().filter(|bound| bound.acceptor().is_none()) {
         match bound.kind() {
             Kind::Tcp => info.mqtt_addr = shown(bound.address()),
@@ -274,7 +277,7 @@ impl Node {
         secret: Secret,
         known: Vec<(NodeId, String)>,
     ) -> Result<Arc<Member>, StartError> {
-        let (log, snapshots, incoming) = self.open_stores().await?;
+        let (log, snapshots, stock, incoming) = self.open_stores().await?;
         let cluster_config = &self.config.cluster;
         let consensus = NodeConfig {
             heartbeat_ms: cluster_config.heartbeat_ms,
@@ -293,6 +296,7 @@ impl Node {
             consensus,
             log,
             snapshots,
+            stock,
             connector: peer::connector(),
             known,
             runtime: self.runtime.clone(),
@@ -330,11 +334,16 @@ impl Node {
         Ok(member)
     }
 
-    async fn open_stores(&self) -> Result<(LogStore, Snapshots, PathBuf), StartError> {
+    async fn open_stores(&self) -> Result<(LogStore, Snapshots, Arc<Stock>, PathBuf), StartError> {
         let (dir, owner) = (self.dir.clone(), self.id());
+        let memory_bytes = self.config.limits.max_queue_memory_bytes;
         env::blocking(move || {
             let log = LogStore::open(&dir.log(), LogOptions::new(owner))?;
-            Ok((log, Snapshots::in_folder(&dir.snapshots())?, dir.snapshots()))
+            let snapshots = Snapshots::in_folder(&dir.snapshots())?;
+            let queues = QueueFiles::open(&dir.queues())
+                .map_err(|source| OpenError::Io { path: dir.queues(), source })?;
+            let stock = Arc::new(Stock::on(Arc::new(queues), memory_bytes));
+            Ok((log, snapshots, stock, dir.snapshots()))
         })
         .await
         .map_err(StartError::Open)

@@ -69,6 +69,10 @@ pub const PACKET_IDS: u64 = 65_535;
 /// Deliveries of one session that may have a packet id at the same time.
 pub const RESERVED_MAX: usize = PACKET_IDS as usize - 1;
 
+/// Bytes of queued messages that are brought back into memory at a time for one session; a single
+/// message may be larger.
+pub const BRING_BYTES: usize = 1 << 20;
+
 /// Expired retained messages that one `Tick` removes at most.
 pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;
 

@@ -1,11 +1,13 @@
 //! The replicated state machine: which packs count, and which module carries out which command.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::limits::{NodeLimits, RETAINED_EXPIRED_PER_TICK};
 use super::nodes::{Accepted, LifeId, Nodes};
+use super::parcel::Stock;
 use super::retained::Retained;
 use super::routes::Routes;
 use super::sessions::Sessions;
@@ -35,6 +37,8 @@ pub struct State {
     pub(super) parts: BTreeMap<LifeId, Vec<Bytes>>,
     /// What the origin of the pack being applied may make the cluster keep.
     pub(super) allowed: NodeLimits,
+    /// This node's queued messages.
+    pub(super) stock: Arc<Stock>,
 }
 
 /// Where the command being applied comes from.
@@ -50,8 +54,9 @@ pub(super) struct Cause {
 }
 
 impl State {
-    pub fn new() -> Self {
-        Self::default()
+    /// `stock`: where this node keeps queued messages.
+    pub fn new(stock: Arc<Stock>) -> Self {
+        Self { stock, ..Self::default() }
     }
 
     /// Applies the pack committed at `index`, which must grow from call to call, in an entry of

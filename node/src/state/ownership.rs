@@ -203,8 +203,8 @@ impl State {
     /// Shared deliveries of a session that ended go to other members [MQTT-4.8.2-5].
     fn reassign(&mut self, queue: Queue, effects: &mut Vec<Effect>) {
         for entry in queue.into_reassignable() {
-            if let Some(group) = entry.group() {
-                self.deliver_to_group(group, &entry.message, effects);
+            if let (Some(group), Some(message)) = (entry.group(), entry.parcel.here()) {
+                self.deliver_to_group(group, &message, effects);
             }
         }
     }

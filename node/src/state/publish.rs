@@ -1,8 +1,10 @@
 //! Publishes that go through the log: who queues them, and who has to be told.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::machine::State;
+use super::parcel::Parcel;
 use super::queue::{Entry, Extra};
 use super::shared::Group;
 use super::subscribers::Hit;
@@ -95,7 +97,8 @@ impl State {
     /// Queues the message for the persistent sessions that get it at QoS 1 and 2, and says which
     /// of the others are online.
     fn deliver_to_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> Reach {
-        let Self { subscribers, sessions, nodes, clock_ms, allowed, .. } = self;
+        let Self { subscribers, sessions, nodes, clock_ms, allowed, stock, .. } = self;
+        let parcel = OnceCell::new();
         let (mut reach, mut online, mut wakes) = (Reach::default(), Vec::new(), Vec::new());
         for hit in subscribers.hits(&message.topic, &message.publisher) {
             let qos = hit.qos.min(message.qos);
@@ -111,7 +114,8 @@ impl State {
             let Some(session) = sessions.session_mut(hit.client) else { continue };
             let retain = message.retain && hit.retain_as_published;
             let extra = Extra { ids: hit.ids, group: None };
-            let entry = Entry::new(Arc::clone(message), qos, retain, extra);
+            let parcel = parcel.get_or_init(|| Parcel::new(Arc::clone(message), stock));
+            let entry = Entry::new(Arc::clone(parcel), qos, retain, extra);
             if !session.queue.push(entry, &allowed.queue, *clock_ms) {
                 reach.refused += 1;
                 continue;
@@ -161,7 +165,9 @@ impl State {
             Pick::Queue { client, qos, retain, id } => {
                 let ids = std::iter::once(id).filter(|id| *id != 0).collect();
                 let extra = Extra { ids, group: Some(Arc::clone(full)) };
-                let entry = Entry::new(Arc::clone(message), qos, retain, extra);
+                // Should the session end, it is another's, and `apply` has to know whose.
+                let parcel = Parcel::staying(Arc::clone(message), &self.stock);
+                let entry = Entry::new(parcel, qos, retain, extra);
                 let Some(session) = self.sessions.session_mut(&client) else { return Reach::default() };
                 if !session.queue.push(entry, &self.allowed.queue, self.clock_ms) {
                     return Reach { refused: 1, ..Reach::default() };

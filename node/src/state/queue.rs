@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::limits::{PACKET_IDS, QueueLimits, WhenFull};
+use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, WhenFull};
+use super::parcel::Parcel;
 use super::{DeliveryStep, QueueSeq, Stored};
-use crate::mqtt::{Message, QoS};
+use crate::mqtt::QoS;
 
 /// One delivery.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub message: Arc<Message>,
+    pub parcel: Arc<Parcel>,
     /// What few deliveries have, off the common path.
     pub extra: Option<Arc<Extra>>,
     /// Effective QoS, 1 or 2.
@@ -32,13 +33,13 @@ pub(super) struct Extra {
 }
 
 impl Entry {
-    pub(super) fn new(message: Arc<Message>, qos: QoS, retain: bool, extra: Extra) -> Self {
+    pub(super) fn new(parcel: Arc<Parcel>, qos: QoS, retain: bool, extra: Extra) -> Self {
         let extra = (extra != Extra::default()).then(|| Arc::new(extra));
-        Self { message, extra, qos, retain, received: false }
+        Self { parcel, extra, qos, retain, received: false }
     }
 
     fn is_expired(&self, clock_ms: u64) -> bool {
-        is_expired(&self.message, clock_ms)
+        self.parcel.is_expired(clock_ms)
     }
 
     pub(super) fn group(&self) -> Option<&Arc<str>> {
@@ -46,18 +47,20 @@ impl Entry {
     }
 }
 
-pub(super) fn is_expired(message: &Message, clock_ms: u64) -> bool {
-    message.expires_at_ms != 0 && message.expires_at_ms <= clock_ms
+pub(super) fn is_expired(expires_at_ms: u64, clock_ms: u64) -> bool {
+    expires_at_ms != 0 && expires_at_ms <= clock_ms
 }
 
 /// A part of a queue, as its owner reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StoredPage {
     /// In sequence; finished positions and `expired` ones are left out.
     pub items: Vec<Stored>,
     /// Positions whose message expired before this owner sent it. The owner must not send them
     /// and reports them as `Done`, which frees the positions.
     pub expired: Vec<QueueSeq>,
+    /// What has to be brought into memory before anything can be read at `next`.
+    pub away: Vec<Arc<Parcel>>,
     /// Where to go on reading.
     pub next: QueueSeq,
 }
@@ -115,7 +118,7 @@ impl Queue {
     /// waits is dropped; never what was just appended, so that a message larger than the limit has
     /// its turn. What is in the window is never dropped.
     pub(super) fn push(&mut self, entry: Entry, limits: &QueueLimits, clock_ms: u64) -> bool {
-        let size = entry.message.size_bytes();
+        let size = entry.parcel.size_bytes();
         if limits.when_full == WhenFull::Refuse {
             self.drop_expired(clock_ms);
             if self.len() > 0 && limits.are_exceeded_by(self.len() + 1, self.bytes + size) {
@@ -127,7 +130,7 @@ impl Queue {
         self.waiting.push_back(entry);
         while self.waiting.len() > 1 && limits.are_exceeded_by(self.len(), self.bytes) {
             let Some(oldest) = self.waiting.pop_front() else { break };
-            self.bytes -= oldest.message.size_bytes();
+            self.bytes -= oldest.parcel.size_bytes();
             self.dropped += u64::from(!oldest.is_expired(clock_ms));
         }
         true
@@ -136,7 +139,7 @@ impl Queue {
     /// Makes room of what has expired at the front.
     fn drop_expired(&mut self, clock_ms: u64) {
         while let Some(oldest) = self.waiting.pop_front_if(|oldest| oldest.is_expired(clock_ms)) {
-            self.bytes -= oldest.message.size_bytes();
+            self.bytes -= oldest.parcel.size_bytes();
         }
     }
 
@@ -148,7 +151,7 @@ impl Queue {
         while self.window.len() < most {
             let Some(entry) = self.waiting.pop_front() else { break };
             if entry.is_expired(clock_ms) {
-                self.bytes -= entry.message.size_bytes();
+                self.bytes -= entry.parcel.size_bytes();
                 continue;
             }
             while self.is_out(self.next) {
@@ -196,7 +199,7 @@ impl Queue {
             }
             DeliveryStep::Done => {
                 if let Some(entry) = self.window.remove(&seq) {
-                    self.bytes -= entry.message.size_bytes();
+                    self.bytes -= entry.parcel.size_bytes();
                 }
             }
         }
@@ -215,9 +218,14 @@ impl Queue {
                 page.expired.push(*seq);
                 continue;
             }
+            let Some(message) = entry.parcel.here() else {
+                page.next = *seq;
+                page.away = self.away_from(*seq, max);
+                break;
+            };
             page.items.push(Stored {
                 seq: *seq,
-                message: Arc::clone(&entry.message),
+                message,
                 qos: entry.qos,
                 retain: entry.retain,
                 subscription_ids: entry.extra.as_ref().map_or_else(Vec::new, |e| e.ids.to_vec()),
@@ -226,6 +234,21 @@ impl Queue {
             });
         }
         page
+    }
+
+    /// The next messages from position `from` on that have to be brought into memory.
+    fn away_from(&self, from: QueueSeq, max: usize) -> Vec<Arc<Parcel>> {
+        let (mut away, mut bytes) = (Vec::new(), 0);
+        for (_, entry) in self.window.range(from..).take(max) {
+            if !away.is_empty() && bytes + entry.parcel.size_bytes() > BRING_BYTES {
+                break;
+            }
+            if !entry.parcel.is_here() {
+                bytes += entry.parcel.size_bytes();
+                away.push(Arc::clone(&entry.parcel));
+            }
+        }
+        away
     }
 
     /// Of a session that ended: the shared deliveries that another member may still get. QoS 2
@@ -252,7 +275,7 @@ impl Queue {
         waiting: VecDeque<Entry>,
         dropped: u64,
     ) -> Self {
-        let bytes = window.values().chain(&waiting).map(|e| e.message.size_bytes()).sum();
+        let bytes = window.values().chain(&waiting).map(|e| e.parcel.size_bytes()).sum();
         Self { dup_upto: positions.start, next: positions.end, window, waiting, bytes, dropped }
     }
 }

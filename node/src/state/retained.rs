@@ -107,7 +107,7 @@ impl Retained {
     }
 
     pub(super) fn get(&self, topic: &str, clock_ms: u64) -> Option<&Arc<Message>> {
-        self.messages.get(topic).filter(|m| !is_expired(m, clock_ms))
+        self.messages.get(topic).filter(|m| !is_expired(m.expires_at_ms, clock_ms))
     }
 
     /// Calls `f` with the messages whose topic the (not shared) filter matches, in the order of

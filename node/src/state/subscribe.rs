@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::machine::State;
+use super::parcel::Parcel;
 use super::queue::{Entry, Extra};
 use super::subscribers::Sub;
 use super::{Added, DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Subscription};
@@ -64,7 +65,7 @@ impl State {
         if !wanted || split_shared(filter).is_some() {
             return;
         }
-        let Self { retained, sessions, clock_ms, nodes, allowed, .. } = self;
+        let Self { retained, sessions, clock_ms, nodes, allowed, stock, .. } = self;
         let Some(session) = sessions.session_mut(client) else { return };
         let mut messages = Vec::new();
         retained.matches(filter, *clock_ms, |message| {
@@ -77,7 +78,8 @@ impl State {
             }
             let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
             let extra = Extra { ids, group: None };
-            session.queue.push(Entry::new(Arc::clone(message), qos, true, extra), &allowed.queue, *clock_ms);
+            let parcel = Parcel::new(Arc::clone(message), stock);
+            session.queue.push(Entry::new(parcel, qos, true, extra), &allowed.queue, *clock_ms);
         });
         if let Some((node, epoch)) = session.owner.and_then(|owner| nodes.up(owner))
             && !messages.is_empty()

@@ -6,6 +6,7 @@
 //! <data>/cluster.secret      what members prove themselves with
 //! <data>/raft/               the log: numbered segment files
 //! <data>/snapshot/           the replicated state as of some index
+//! <data>/queues/             queued messages that are not held in memory; nothing that must survive
 //! ```
 
 mod error;
@@ -19,6 +20,7 @@ mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
 mod segments;
+mod shelf;
 mod snapshot;
 mod view;
 
@@ -31,6 +33,7 @@ pub use error::OpenError;
 pub use identity::{ClusterSecret, Identity, KnownPeer};
 pub use log::{Flushed, LogOptions, LogStats, LogStore, ignore_flushed};
 pub use memory::{MemoryDisk, MemorySync};
+pub use shelf::QueueFiles;
 pub use snapshot::{SnapshotFolder, SnapshotReader, SnapshotWriter};
 
 /// Where the parts of a node's data are.
@@ -56,6 +59,10 @@ impl DataDir {
 
     pub fn snapshots(&self) -> PathBuf {
         self.0.join("snapshot")
+    }
+
+    pub fn queues(&self) -> PathBuf {
+        self.0.join("queues")
     }
 
     fn lock(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 //!
 //! `magic, version, record…, end record`. A record is `kind (u8), length (u32), CRC32C (u32) of
 //! kind, length and body, body`, little endian; the body is a run of postcard items of that kind.
-//! Equal states give equal bytes. A message that many queues refer to is written once.
+//! Equal states give equal bytes. A message in many queues is written once.
 
 mod read;
 mod write;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::nodes::LifeId;
 use super::subscribers::Sub;
 use super::{Incarnation, QueueSeq, Will};
-use crate::mqtt::QoS;
+use crate::mqtt::{Message, QoS};
 
 pub use write::Frozen;
 
@@ -81,6 +81,14 @@ struct SessionItem {
     window: Vec<(QueueSeq, EntryItem)>,
     waiting: Vec<EntryItem>,
     received: Vec<u16>,
+}
+
+/// A queued message.
+#[derive(Serialize, Deserialize)]
+struct MessageItem {
+    /// Whether it must stay in memory.
+    stays: bool,
+    message: Arc<Message>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,22 +10,23 @@ use serde::de::DeserializeOwned;
 
 use super::super::machine::State;
 use super::super::nodes::LifeId;
+use super::super::parcel::{Parcel, Stock};
 use super::super::queue::{Entry, Extra, Queue};
 use super::super::session::Session;
 use super::super::sessions::{Claimed, CleanClaim};
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, PartItem, RECORD_BYTES_MAX, SessionItem, VERSION,
-    Will, kind,
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES_MAX,
+    SessionItem, VERSION, Will, kind,
 };
-use crate::mqtt::Message;
 
 impl State {
-    /// Reads what [`Frozen::write`] wrote, and nothing beyond.
+    /// Reads what [`Frozen::write`] wrote, and nothing beyond. What exceeds the `stock`'s memory
+    /// is put away meanwhile; so it may block.
     ///
     /// # Errors
     /// Those of `from`; `InvalidData` if the bytes are damaged, no snapshot, or of a newer
     /// format.
-    pub fn read(from: &mut dyn Read) -> io::Result<Self> {
+    pub fn read(from: &mut dyn Read, stock: Arc<Stock>) -> io::Result<Self> {
         let mut head = [0; 12];
         from.read_exact(&mut head)?;
         if head[..8] != MAGIC {
@@ -36,7 +37,7 @@ impl State {
             let text = format!("the snapshot has format version {version}, this node knows {VERSION}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let mut loader = Loader::default();
+        let mut loader = Loader { state: Self::new(stock), ..Loader::default() };
         while !loader.record(from)? {}
         Ok(loader.state)
     }
@@ -50,7 +51,7 @@ fn damaged(what: &str) -> io::Error {
 #[derive(Default)]
 struct Loader {
     state: State,
-    messages: Vec<Arc<Message>>,
+    messages: Vec<Arc<Parcel>>,
     /// Shared filters that queued deliveries name, one copy each.
     groups: HashMap<Arc<str>, (), RandomState>,
     /// The nodes have come; what refers to them follows.
@@ -110,13 +111,18 @@ impl Loader {
                 Ok(rest)
             }
             kind::MESSAGE => {
-                let (message, rest) = take(bytes)?;
-                self.messages.push(message);
+                let (item, rest): (MessageItem, _) = take(bytes)?;
+                let stock = &self.state.stock;
+                let pack = if item.stays { Parcel::staying } else { Parcel::new };
+                self.messages.push(pack(item.message, stock));
+                if stock.is_overfull() {
+                    // What the disk refuses stays in memory.
+                    let _ = stock.put_away(stock.take_surplus());
+                }
                 Ok(rest)
             }
             kind::RETAINED => {
-                let (id, rest) = take(bytes)?;
-                let message = self.message(id)?;
+                let (message, rest) = take(bytes)?;
                 self.state.retained.set(&message);
                 Ok(rest)
             }
@@ -157,7 +163,7 @@ impl Loader {
         }
     }
 
-    fn message(&self, id: u32) -> io::Result<Arc<Message>> {
+    fn message(&self, id: u32) -> io::Result<Arc<Parcel>> {
         let message = self.messages.get(id as usize);
         message.cloned().ok_or_else(|| damaged("the snapshot refers to a message that it does not have"))
     }

@@ -12,13 +12,14 @@ use serde::Serialize;
 use super::super::cow::CowMap;
 use super::super::machine::State;
 use super::super::nodes::{LifeId, Nodes};
+use super::super::parcel::Parcel;
 use super::super::queue::Entry;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, Meta, PartItem, RECORD_BYTES, RECORD_BYTES_MAX,
-    SessionItem, VERSION, kind,
+    ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES,
+    RECORD_BYTES_MAX, SessionItem, VERSION, kind,
 };
 use crate::mqtt::Message;
 
@@ -89,7 +90,7 @@ impl Records<'_> {
     }
 }
 
-type MessageIds = HashMap<*const Message, u32, RandomState>;
+type MessageIds = HashMap<*const Parcel, u32, RandomState>;
 
 impl Frozen {
     /// # Errors
@@ -106,7 +107,7 @@ impl Frozen {
         }
         let ids = self.write_messages(&mut records)?;
         for (_, message) in self.retained.sorted() {
-            records.item(kind::RETAINED, &ids[&Arc::as_ptr(message)])?;
+            records.item(kind::RETAINED, message)?;
         }
         for (client, claimed) in self.claims.sorted() {
             records.item(kind::CLAIM, &claim_item(client, claimed, &ids))?;
@@ -124,27 +125,25 @@ impl Frozen {
         records.flush()
     }
 
-    /// Writes every message that anything refers to, and numbers them in that order.
+    /// Writes every queued message, and numbers them in that order.
     fn write_messages(&self, records: &mut Records<'_>) -> io::Result<MessageIds> {
         let mut ids = MessageIds::default();
-        let mut write = |message: &Arc<Message>| {
+        let mut write = |parcel: &Arc<Parcel>| {
             let next = ids.len() as u32;
-            match ids.entry(Arc::as_ptr(message)) {
+            match ids.entry(Arc::as_ptr(parcel)) {
                 hashbrown::hash_map::Entry::Occupied(_) => Ok(()),
                 hashbrown::hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(next);
-                    records.item(kind::MESSAGE, message)
+                    records
+                        .item(kind::MESSAGE, &MessageItem { stays: parcel.stays(), message: parcel.read()? })
                 }
             }
         };
-        for (_, message) in self.retained.sorted() {
-            write(message)?;
-        }
         for (_, claimed) in self.claims.sorted() {
             let Some(session) = claimed.session() else { continue };
             let (window, waiting) = session.queue.parts();
             for entry in window.values().chain(waiting) {
-                write(&entry.message)?;
+                write(&entry.parcel)?;
             }
         }
         Ok(ids)
@@ -167,7 +166,7 @@ fn claim_item(client: &Arc<str>, claimed: &Claimed, ids: &MessageIds) -> ClaimIt
 
 fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
     let entry = |e: &Entry| EntryItem {
-        message: ids[&Arc::as_ptr(&e.message)],
+        message: ids[&Arc::as_ptr(&e.parcel)],
         qos: e.qos,
         retain: e.retain,
         received: e.received,

@@ -127,7 +127,7 @@ fn a_command_in_parts_is_carried_out_with_the_last() {
         assert_eq!(rig.run(2, two.clone()), Outcome::Ok);
         // Whoever is restored in between has them too.
         let before = bytes(&rig.state);
-        rig.state = State::read(&mut before.as_slice()).expect("a snapshot");
+        rig.state = State::read(&mut before.as_slice(), Arc::default()).expect("a snapshot");
         assert!(bytes(&rig.state) == before);
     }
     assert_eq!(rig.run(1, last.clone()), Outcome::Published { matched: 1, duplicate: false });
@@ -189,7 +189,7 @@ fn the_deepest_topics_need_no_deep_stack() {
             rig.state.retained_matches(filter, |_| found += 1);
             assert_eq!(found, 1);
         }
-        rig.state = State::read(&mut bytes(&rig.state).as_slice()).expect("a snapshot");
+        rig.state = State::read(&mut bytes(&rig.state).as_slice(), Arc::default()).expect("a snapshot");
         for filter in &filters {
             rig.run(1, Command::RouteRemove { filter: filter.as_str().into() });
         }

@@ -80,7 +80,7 @@ fn a_delivery_that_is_never_acknowledged_holds_up_no_other() {
     assert!(next > PACKET_IDS);
     assert_eq!((seqs(&rig), rig.state.queue_head("c")), (vec![0], Some(0)));
     // A restored state goes on in the same way.
-    rig.state = State::read(&mut bytes(&rig.state).as_slice()).expect("a snapshot");
+    rig.state = State::read(&mut bytes(&rig.state).as_slice(), Arc::default()).expect("a snapshot");
     publish(&mut rig, 0..1);
     assert_eq!(seqs(&rig), [0, next]);
 }

@@ -5,6 +5,7 @@ mod delivery;
 mod lives;
 mod model;
 mod ownership;
+mod parcels;
 mod publishing;
 mod replay;
 mod subscribing;

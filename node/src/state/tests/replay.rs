@@ -171,7 +171,7 @@ proptest! {
         steps in prop::collection::vec((step(), prop::bool::weighted(0.2)), 1..40),
     ) {
         let mut rig = Rig::new(3);
-        let mut twin = State::read(&mut bytes(&rig.state).as_slice()).expect("a snapshot");
+        let mut twin = State::read(&mut bytes(&rig.state).as_slice(), Arc::default()).expect("a snapshot");
         let mut last: Option<Pack> = None;
         for ((node, step), restore) in steps {
             let pack = match step {
@@ -205,7 +205,7 @@ proptest! {
             frozen.write(&mut still).expect("a Vec takes everything");
             prop_assert!(still == before, "a frozen state changed");
             if restore {
-                twin = State::read(&mut bytes(&twin).as_slice()).expect("a snapshot");
+                twin = State::read(&mut bytes(&twin).as_slice(), Arc::default()).expect("a snapshot");
             }
             prop_assert!(bytes(&twin) == bytes(&rig.state), "snapshots differ");
             prop_assert_eq!(derived(&twin), derived(&rig.state));
@@ -232,7 +232,7 @@ fn a_message_in_many_queues_is_written_once() {
         rig.subscribe(1, &format!("c{i}"), inc, &[sub("a", 1)]);
     }
     let before = bytes(&rig.state).len();
-    rig.publish(1, retained("a", &"x".repeat(10_000), 1));
+    rig.publish(1, message("a", &"x".repeat(10_000), 1));
     assert!(bytes(&rig.state).len() < before + 12_000);
 }
 
@@ -242,7 +242,7 @@ fn every_damaged_byte_of_a_snapshot_is_noticed() {
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
-        assert!(State::read(&mut bad.as_slice()).is_err(), "byte {at}");
+        assert!(State::read(&mut bad.as_slice(), Arc::default()).is_err(), "byte {at}");
     }
 }
 
@@ -250,7 +250,7 @@ fn every_damaged_byte_of_a_snapshot_is_noticed() {
 fn a_snapshot_cut_short_is_an_error() {
     let good = bytes(&sample());
     for len in 0..good.len() {
-        assert!(State::read(&mut &good[..len]).is_err(), "{len} bytes");
+        assert!(State::read(&mut &good[..len], Arc::default()).is_err(), "{len} bytes");
     }
 }
 
@@ -258,7 +258,7 @@ fn a_snapshot_cut_short_is_an_error() {
 fn a_newer_snapshot_format_is_named() {
     let mut newer = bytes(&sample());
     newer[8] = 2;
-    let error = State::read(&mut newer.as_slice()).expect_err("newer");
+    let error = State::read(&mut newer.as_slice(), Arc::default()).expect_err("newer");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert!(error.to_string().contains("version 2"), "{error}");
 }
@@ -268,7 +268,7 @@ fn a_snapshot_is_read_to_its_end_and_not_beyond() {
     let mut more = bytes(&sample());
     more.extend(b"next");
     let mut from = more.as_slice();
-    State::read(&mut from).expect("a snapshot");
+    State::read(&mut from, Arc::default()).expect("a snapshot");
     assert_eq!(from, b"next");
 }
 
@@ -308,7 +308,7 @@ fn a_snapshot_that_says_something_twice_is_an_error() {
     rig.claim(2, persistent("c"));
     let good = bytes(&rig.state);
     for (kind, what) in [(NODES, "twice what nodes"), (CLAIM, "a client id twice")] {
-        let error = State::read(&mut doubled(&good, kind).as_slice()).expect_err(what);
+        let error = State::read(&mut doubled(&good, kind).as_slice(), Arc::default()).expect_err(what);
         assert!(error.to_string().contains(what), "{error}");
     }
 }
