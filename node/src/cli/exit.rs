@@ -18,6 +18,9 @@ pub enum Exit {
     Unsafe = 5,
     Timeout = 6,
     Unauthorized = 7,
+    /// A check found that the cluster broke a promise: something acknowledged was lost, or came
+    /// twice or out of order.
+    Broken = 8,
 }
 
 /// The table in the long help.
@@ -30,6 +33,7 @@ pub const EXIT_HELP: &str = "Exit codes:
   5  refused, because it would cost quorum or acknowledged data
   6  timed out
   7  unauthorized
+  8  a check found something acknowledged that was lost, duplicated or out of order
 
 Data goes to stdout, everything else to stderr.";
 
@@ -105,6 +109,7 @@ mod tests {
             Exit::Unsafe,
             Exit::Timeout,
             Exit::Unauthorized,
+            Exit::Broken,
         ] {
             assert!(EXIT_HELP.contains(&format!("\n  {}  ", exit as u8)));
         }

@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod dev;
 mod exit;
+mod failover;
 mod mqtt;
 mod out;
 mod password;
@@ -41,6 +42,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Cluster(command) => block_on(cluster::run(command, format)),
         Command::Clients(command) => block_on(clients::run(command, format)),
         Command::Mqtt(command) => block_on(mqtt::run(command, format)),
+        Command::Failover(command) => block_on(failover::run(command, format)),
     }
 }
 

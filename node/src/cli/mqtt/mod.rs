@@ -1,7 +1,7 @@
 //! `rookery mqtt …`: enough of a client to try a broker out and to check that it works.
 
 mod session;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
