@@ -294,12 +294,12 @@ impl State {
         let (claims, routes) = self.nodes.unswept();
         if claims {
             let room = max - due.clients.len();
-            let sizes = |s| self.sessions.claims().shard(s).len();
+            let sizes = |s| self.sessions.claims().shard_len(s);
             let found = |s| self.sessions.ended(s, &self.nodes).cloned();
             search(&mut cursor.claims, room, sizes, found, &mut due.clients);
         }
         if routes {
-            let sizes = |s| self.routes.table().shard(s).len();
+            let sizes = |s| self.routes.table().shard_len(s);
             let found = |s| self.routes.ended(s, &self.nodes).map(|f| Box::from(f.as_ref()));
             search(&mut cursor.routes, max, sizes, found, &mut due.routes);
         }

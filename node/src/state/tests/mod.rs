@@ -8,6 +8,7 @@ mod ownership;
 mod parcels;
 mod publishing;
 mod replay;
+mod stall;
 mod subscribing;
 
 use std::collections::BTreeMap;
