@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{Broker, PROGRESS_LINGER_MS};
 use crate::env;
@@ -16,27 +16,50 @@ pub const SWEEP_MAX: usize = 512;
 
 impl Broker {
     /// Advances the cluster's clock and proposes what is due, while `is_leader` says so.
+    ///
+    /// One sweep is on its way at a time, and the next follows when it is applied: what is due is
+    /// done as fast as the log goes, however much it is, and nobody else waits for more than one.
     pub async fn steward(self: Arc<Self>, is_leader: impl Fn() -> bool, mut stop: watch::Receiver<bool>) {
         let mut last = env::now();
         let mut cursor = SweepCursor::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        let mut sweep: Option<oneshot::Receiver<()>> = None;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => {
+                    let now = env::now();
+                    let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
+                    last = now;
+                    if is_leader() && self.is_alive() {
+                        self.propose_quietly(Command::Tick { elapsed_ms: elapsed_ms.min(4 * TICK_MS) });
+                    } else {
+                        sweep = None;
+                        continue;
+                    }
+                }
+                () = ended(&mut sweep) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            let now = env::now();
-            let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
-            last = now;
-            if !is_leader() || !self.is_alive() {
-                continue;
-            }
-            self.propose_quietly(Command::Tick { elapsed_ms: elapsed_ms.min(4 * TICK_MS) });
-            let due = self.state().due(&mut cursor, SWEEP_MAX);
-            if !due.is_empty() {
-                self.propose_quietly(Command::Sweep { clients: due.clients, routes: due.routes });
+            if sweep.is_none() {
+                sweep = self.sweep(&mut cursor);
+                // A search that found nothing goes on at once, but not alone.
+                tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Proposes what is due, if anything is; the receiver learns when it is done and there may be
+    /// more.
+    fn sweep(&self, cursor: &mut SweepCursor) -> Option<oneshot::Receiver<()>> {
+        let due = self.state().due(cursor, SWEEP_MAX);
+        let (done, ended) = oneshot::channel();
+        if due.is_empty() {
+            // Dropped, `done` has the search go on at once.
+            return due.more.then_some(ended);
+        }
+        let sweep = Command::Sweep { clients: due.clients, routes: due.routes };
+        self.propose(sweep, Box::new(move |_| drop(done)));
+        Some(ended)
     }
 
     /// Sends lingering acknowledgements of stored deliveries to the log, and takes deliveries up
@@ -57,5 +80,17 @@ impl Broker {
                 self.pump_all();
             }
         }
+    }
+}
+
+/// Completes when the sweep is over, and forgets it; never, if there is none.
+async fn ended(sweep: &mut Option<oneshot::Receiver<()>>) {
+    match sweep {
+        Some(ended) => {
+            // Its sender is dropped, whatever became of the sweep.
+            let _ = ended.await;
+            *sweep = None;
+        }
+        None => std::future::pending().await,
     }
 }

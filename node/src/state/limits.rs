@@ -80,5 +80,5 @@ pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;
 /// it takes every node for concerned.
 pub const ONLINE_PROBE_MAX: usize = 64;
 
-/// Claims or routes that one search for what is due visits at most.
-pub const DUE_VISITS_MAX: usize = 100_000;
+/// Claims or routes that one search for what is due visits at most: it keeps `apply` waiting.
+pub const DUE_VISITS_MAX: usize = 20_000;

@@ -42,6 +42,8 @@ pub struct SharedMatch {
 pub struct Due {
     pub clients: Vec<Arc<str>>,
     pub routes: Vec<Box<str>>,
+    /// The search was cut short: there may be more.
+    pub more: bool,
 }
 
 impl Due {
@@ -291,17 +293,18 @@ impl State {
     pub fn due(&self, cursor: &mut SweepCursor, max: usize) -> Due {
         let mut due = Due::default();
         due.clients.extend(self.sessions.due(self.clock_ms).take(max).cloned());
+        due.more = due.clients.len() == max;
         let (claims, routes) = self.nodes.unswept();
         if claims {
             let room = max - due.clients.len();
             let sizes = |s| self.sessions.claims().shard_len(s);
             let found = |s| self.sessions.ended(s, &self.nodes).cloned();
-            search(&mut cursor.claims, room, sizes, found, &mut due.clients);
+            due.more |= !search(&mut cursor.claims, room, sizes, found, &mut due.clients);
         }
         if routes {
             let sizes = |s| self.routes.table().shard_len(s);
             let found = |s| self.routes.ended(s, &self.nodes).map(|f| Box::from(f.as_ref()));
-            search(&mut cursor.routes, max, sizes, found, &mut due.routes);
+            due.more |= !search(&mut cursor.routes, max, sizes, found, &mut due.routes);
         }
         due
     }
@@ -359,15 +362,16 @@ fn add(nodes: &mut SmallVec<[NodeId; 8]>, node: NodeId) {
     }
 }
 
-/// Collects up to `room` finds, shard by shard from `at` on, at most once around. A shard that
-/// was cut short is looked at again next time: what was found will be gone by then.
+/// Collects up to `room` finds, shard by shard from `at` on, at most once around; false if it ended
+/// before. A shard that was cut short is looked at again next time: what was found will be gone by
+/// then.
 fn search<T, I: Iterator<Item = T>>(
     at: &mut usize,
     room: usize,
     size: impl Fn(usize) -> usize,
     find: impl Fn(usize) -> I,
     found: &mut Vec<T>,
-) {
+) -> bool {
     let (mut left, mut visited) = (room, 0);
     for _ in 0..CowMap::<()>::shards() {
         let before = found.len();
@@ -379,8 +383,9 @@ fn search<T, I: Iterator<Item = T>>(
             if left > 0 {
                 *at = (*at + 1) % CowMap::<()>::shards();
             }
-            return;
+            return false;
         }
         *at = (*at + 1) % CowMap::<()>::shards();
     }
+    true
 }
