@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::local::Matches;
+use crate::env;
 use crate::mqtt::{QoS, ReasonCode};
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
@@ -55,8 +56,10 @@ impl Replica for Applier {
 
     fn install(&self, index: LogIndex, from: &mut dyn io::Read) -> io::Result<()> {
         let state = State::read(from, self.0.stock.clone())?;
-        *self.0.state.write() = state;
+        let old = std::mem::replace(&mut *self.0.state.write(), state);
         if let Some(wiring) = self.0.wiring() {
+            // A million sessions take a second to free: no reason to hold up what follows.
+            wiring.runtime.spawn(env::blocking(move || drop(old)));
             for (node, epoch) in self.0.live_peers() {
                 wiring.forwarder.peer_up(node, epoch);
             }
