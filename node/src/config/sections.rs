@@ -109,6 +109,12 @@ section! {
         /// elections than the default ones need a higher value here, so that what is promised to
         /// clients is a decision and not an accident.
         failover_promise_ms: u64 = 3_000, range(3_000..=60_000);
+        /// A snapshot of the cluster's state is written when the log since the last one has grown by
+        /// that one's size and by this many bytes. More means less writing and a longer restart.
+        snapshot_log_bytes: u64 = 67_108_864, range(1_048_576..=1_099_511_627_776);
+        /// Bytes of log kept besides, so that a node that was away for a while gets what it missed
+        /// and not the whole state.
+        kept_log_bytes: u64 = 67_108_864, range(1_048_576..=1_099_511_627_776);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
@@ -10,8 +11,10 @@ use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
+use tracing::warn;
 
 use super::codec::{LogId, SnapshotMeta, StoredMembership};
+use super::growth::LogGrowth;
 use super::snapshot::{Finished, Snapshots, off_runtime, with_reader};
 use super::types::{Packed, SnapshotData, TypeConfig};
 use super::{Replica, SnapshotView};
@@ -24,6 +27,8 @@ pub type Observer = Box<dyn Fn(At, u64, Option<Vec<Outcome>>) + Send + Sync>;
 
 /// Commands applied before other tasks of the runtime get their turn.
 const TURN_COMMANDS: usize = 1024;
+/// Between two attempts to write a snapshot that the disk refuses.
+const WRITE_RETRY: Duration = Duration::from_secs(2);
 /// Bytes of packs applied before other tasks get their turn.
 const TURN_BYTES: usize = 256 << 10;
 
@@ -34,6 +39,7 @@ pub struct Machine {
     snapshots: Snapshots,
     /// The newest finished snapshot; builders finish on tasks of their own.
     current: Arc<Mutex<Option<Finished>>>,
+    growth: Arc<LogGrowth>,
     applied: Option<LogId>,
     membership: StoredMembership,
 }
@@ -51,8 +57,12 @@ impl Machine {
         observer: Option<Observer>,
     ) -> Result<Self, OpenError> {
         let current = Arc::new(Mutex::new(snapshots.newest(purged)?));
-        let membership = StoredMembership::default();
-        Ok(Self { replica, observer, snapshots, current, applied: None, membership })
+        let (growth, membership) = (Arc::default(), StoredMembership::default());
+        Ok(Self { replica, observer, snapshots, current, growth, applied: None, membership })
+    }
+
+    pub(super) fn growth(&self) -> Arc<LogGrowth> {
+        self.growth.clone()
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -107,6 +117,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Normal(packed) => {
                     commands += self.apply_pack(entry.log_id, &packed)?;
                     bytes += packed.0.len();
+                    self.growth.applied(entry.log_id.index, packed.0.len());
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -127,11 +138,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        let view = self.replica.snapshot();
+        self.growth.viewed();
         Builder {
-            view: Mutex::new(Some(self.replica.snapshot())),
+            view: Mutex::new(Some(view)),
             meta: self.meta(),
             snapshots: self.snapshots.clone(),
             current: self.current.clone(),
+            growth: self.growth.clone(),
         }
     }
 
@@ -142,7 +156,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     ) -> Result<(), io::Error> {
         let (snapshots, replica) = (self.snapshots.clone(), self.replica.clone());
         let own = self.current.lock().clone().filter(|current| is_same(&current.data, &snapshot));
-        let announced = meta.clone();
+        let (announced, received) = (meta.clone(), own.is_none());
         let finished = off_runtime(self.snapshots.uses_files(), move || {
             // Durable before it is the state: the log behind it is purged next.
             let finished = match own {
@@ -153,7 +167,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
             with_reader(&finished.data, |from| replica.install(index, from))?;
             Ok(finished)
         });
-        *self.current.lock() = Some(finished.await?);
+        let finished = finished.await?;
+        self.growth.installed(finished.bytes, received);
+        *self.current.lock() = Some(finished);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.replica.flush();
@@ -185,6 +201,7 @@ pub struct Builder {
     meta: SnapshotMeta,
     snapshots: Snapshots,
     current: Arc<Mutex<Option<Finished>>>,
+    growth: Arc<LogGrowth>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -192,10 +209,23 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let view = self.view.lock().take();
-        let view = view.ok_or_else(|| io::Error::other("this snapshot was built before"))?;
-        let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
-        let written = off_runtime(self.snapshots.uses_files(), move || snapshots.write(meta, view.as_ref()));
-        let finished = written.await?;
+        let mut view = view.ok_or_else(|| io::Error::other("this snapshot was built before"))?;
+        let finished = loop {
+            let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
+            let writing = off_runtime(self.snapshots.uses_files(), move || {
+                let written = snapshots.write(meta, view.as_ref());
+                Ok((view, written))
+            });
+            let (kept, written) = writing.await?;
+            match written {
+                Ok(finished) => break finished,
+                // No reason to stop: the log has everything, and only grows longer meanwhile.
+                Err(error) => warn!(%error, "cannot write a snapshot, trying again"),
+            }
+            view = kept;
+            tokio::time::sleep(WRITE_RETRY).await;
+        };
+        self.growth.written(finished.bytes);
         promote(&self.current, finished.clone());
         Ok(to_openraft(finished))
     }

@@ -6,6 +6,7 @@ mod change;
 mod cluster_tests;
 pub mod codec;
 mod greet;
+mod growth;
 mod log;
 mod machine;
 mod membership;
@@ -27,6 +28,7 @@ mod writes;
 
 pub use backlog::{MAX_PACK_BYTES, MAX_PACK_COMMANDS, MAX_WAITING_BYTES, MAX_WAITING_COMMANDS, WINDOW};
 pub use change::Change;
+pub use growth::SnapshotStats;
 pub use log::RaftLog;
 pub use machine::{Builder, Machine, Observer};
 pub use node::{ChangeError, Node, NodeConfig, StartError};

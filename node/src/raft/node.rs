@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::growth::{LogGrowth, SnapshotStats};
 use super::membership;
 use super::network::Network;
 use super::proposer::{Proposer, Route};
@@ -51,9 +52,13 @@ pub struct NodeConfig {
     /// in between, milliseconds.
     pub election_min_ms: u64,
     pub election_max_ms: u64,
-    /// A snapshot is made after so many entries.
+    /// A snapshot is made when the log since the last one has grown by its size and by this, bytes.
+    pub snapshot_log_bytes: u64,
+    /// And after so many entries in any case.
     pub snapshot_every: u64,
-    /// Entries before the last snapshot that stay in the log for followers that lag.
+    /// Bytes of log that stay, though a snapshot has them, for followers that lag.
+    pub kept_log_bytes: u64,
+    /// And entries before the last snapshot, at most.
     pub keep_log: u64,
     /// Learners are promoted while there are fewer voters; 3 or 5.
     pub voters: usize,
@@ -69,8 +74,10 @@ impl Default for NodeConfig {
             heartbeat_ms: 50,
             election_min_ms: 200,
             election_max_ms: 400,
-            snapshot_every: 20_000,
-            keep_log: 20_000,
+            snapshot_log_bytes: 64 << 20,
+            snapshot_every: 250_000,
+            kept_log_bytes: 64 << 20,
+            keep_log: 250_000,
             voters: 3,
             incoming_dir: None,
             seeds: Vec::new(),
@@ -113,6 +120,7 @@ struct Inner {
     config: NodeConfig,
     me: NodeId,
     raft: Consensus,
+    growth: Arc<LogGrowth>,
     channels: Channels,
     proposer: Proposer,
     route: watch::Receiver<Route>,
@@ -149,18 +157,22 @@ impl Node {
             cleaned.map_err(|e| StartError::Storage(e.to_string()))?;
         }
         let network = Network::new(channels.clone());
+        let growth = machine.growth();
         let raft = runtime
             .spawn(scoped(async move { Consensus::new(me, raft_config, network, log, machine).await }))
             .await
             .map_err(|_| StartError::Runtime)?
             .map_err(|e| StartError::Storage(e.to_string()))?;
         let members = Arc::new(Seen::default());
+        let compaction =
+            upkeep::Compaction { least_bytes: config.snapshot_log_bytes, kept_bytes: config.kept_log_bytes };
         let (route_sender, route) = watch::channel(Route::default());
         let (leader_sender, leader) = watch::channel(None);
         let node = Self(Arc::new(Inner {
             config,
             me,
             raft: raft.clone(),
+            growth: growth.clone(),
             channels: channels.clone(),
             proposer: proposer.clone(),
             route: route.clone(),
@@ -179,6 +191,7 @@ impl Node {
                 leader_sender,
             ))),
             runtime.spawn(scoped(upkeep::follow_applied(raft.clone(), proposer.clone()))),
+            runtime.spawn(scoped(upkeep::compact(raft.clone(), growth, compaction))),
             runtime.spawn(scoped(proposer.run(raft, channels, route))),
             runtime.spawn(scoped(upkeep::tend(node.clone_weak()))),
             runtime.spawn(scoped(super::greet::run(node.clone_weak()))),
@@ -276,6 +289,11 @@ impl Node {
         let metrics = self.0.raft.data_metrics();
         let metrics = metrics.borrow_watched();
         metrics.local_committed.max(metrics.cluster_committed).map_or(0, |id| id.index())
+    }
+
+    /// What became of this node's snapshots.
+    pub fn snapshots(&self) -> SnapshotStats {
+        self.0.growth.snapshots()
     }
 
     /// Confirms with a quorum, in a round that begins after the call, that this node leads.

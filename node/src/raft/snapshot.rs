@@ -32,6 +32,19 @@ enum Place {
 pub struct Finished {
     pub meta: SnapshotMeta,
     pub data: SnapshotData,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Finished {
+    /// May block.
+    fn new(meta: SnapshotMeta, data: SnapshotData) -> io::Result<Self> {
+        let bytes = match &data {
+            SnapshotData::File(path) => std::fs::metadata(path)?.len(),
+            SnapshotData::Memory(bytes) => bytes.len() as u64,
+        };
+        Ok(Self { meta, data, bytes })
+    }
 }
 
 /// Orders by index: what is committed up to one index is committed once.
@@ -99,9 +112,9 @@ impl Snapshots {
         let mut damaged: Vec<(PathBuf, io::Error)> = Vec::new();
         let mut newest = None;
         for (path, data) in self.list()? {
-            match verify(&data) {
-                Ok(meta) => {
-                    newest = Some(Finished { meta, data });
+            match verify(&data).and_then(|meta| Finished::new(meta, data)) {
+                Ok(found) => {
+                    newest = Some(found);
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => damaged.push((path, error)),
@@ -181,7 +194,7 @@ impl Snapshots {
                 SnapshotData::Memory(bytes)
             }
         };
-        Ok(Finished { meta, data })
+        Finished::new(meta, data)
     }
 
     /// Takes over a received snapshot, whose file is already synced: checks it, and makes it
@@ -207,6 +220,6 @@ impl Snapshots {
             }
             _ => return Err(io::Error::other("a snapshot was received into the wrong kind of place")),
         };
-        Ok(Finished { meta: meta.clone(), data })
+        Finished::new(meta.clone(), data)
     }
 }

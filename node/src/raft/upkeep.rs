@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
+use super::growth::LogGrowth;
 use super::node::{Node, WeakNode};
 use super::proposer::{Proposer, Route};
 use super::{Consensus, membership};
@@ -19,6 +20,8 @@ use crate::state::{LogIndex, NodeId};
 
 /// How often the leader looks whether there is something to do about its members.
 const TEND_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is looked at how much log there is.
+const COMPACT_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two looks at what consensus has applied.
 const APPLIED_PAUSE: Duration = Duration::from_millis(5);
 
@@ -75,6 +78,34 @@ pub(super) async fn follow_applied(raft: Consensus, proposer: Proposer) {
             newer
         });
         tokio::time::sleep(APPLIED_PAUSE).await;
+    }
+}
+
+/// What bounds the log, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compaction {
+    /// Log since the last snapshot below which no other is made.
+    pub least_bytes: u64,
+    /// Log that stays for followers that lag.
+    pub kept_bytes: u64,
+}
+
+/// Has snapshots made as the log grows, and gives up the log that they make up for.
+pub(super) async fn compact(raft: Consensus, growth: Arc<LogGrowth>, bounds: Compaction) {
+    let mut ticks = tokio::time::interval(COMPACT_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // One that is being made makes no other begin.
+        if growth.is_due(bounds.least_bytes) && raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        let snapshot = raft.data_metrics().borrow_watched().snapshot.map_or(0, |id| id.index());
+        if let Some(upto) = growth.take_spare(snapshot, bounds.kept_bytes)
+            && raft.trigger().purge_log(upto).await.is_err()
+        {
+            return;
+        }
     }
 }
 

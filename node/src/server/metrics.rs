@@ -82,6 +82,7 @@ impl Collector for NodeCollector {
         let Some(member) = node.member() else { return Ok(()) };
         let counts = member.broker.state().counts();
         let forward = member.forwarder.stats();
+        let snapshots = member.raft.snapshots();
         let gauges = [
             ("sessions", "Client ids with an owner or a session, in the cluster", counts.claims as u64),
             ("persistent_sessions", "Persistent sessions in the cluster", counts.persistent_sessions as u64),
@@ -102,6 +103,8 @@ impl Collector for NodeCollector {
             ("leader", "1 on the node that leads", u64::from(member.raft.is_leader())),
             ("lease_valid", "1 while this node may acknowledge", u64::from(member.lease.is_valid())),
             ("applied_index", "Last log position applied here", member.raft.applied_index()),
+            ("snapshot_bytes", "Size of the newest snapshot of the state", snapshots.bytes),
+            ("snapshot_writing", "1 while a snapshot is written", u64::from(snapshots.writing)),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;
@@ -114,6 +117,12 @@ impl Collector for NodeCollector {
                 "forwards_refused",
                 "QoS 1 and 2 publishes to other nodes refused for want of room",
                 forward.congested,
+            ),
+            ("snapshots_written", "Snapshots of the state that were written", snapshots.written),
+            (
+                "snapshots_received",
+                "Snapshots of other nodes that became this node's state, since it lagged too far",
+                snapshots.received,
             ),
         ];
         let counters = counters.into_iter().chain([(

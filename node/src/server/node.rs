@@ -284,6 +284,8 @@ impl Node {
             election_min_ms: cluster_config.election_min_ms,
             election_max_ms: cluster_config.election_max_ms,
             voters: cluster_config.voters as usize,
+            snapshot_log_bytes: cluster_config.snapshot_log_bytes,
+            kept_log_bytes: cluster_config.kept_log_bytes,
             incoming_dir: Some(incoming),
             seeds: cluster_config.seeds.iter().map(ToString::to_string).collect(),
             ..NodeConfig::default()
