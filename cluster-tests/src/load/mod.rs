@@ -6,12 +6,14 @@ mod engine;
 mod frames;
 mod histogram;
 mod idle;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use engine::run;
 pub use idle::Idle;
+pub use sessions::Sessions;
 
 /// Bytes of payload in every message.
 pub const PAYLOAD: usize = 64;
