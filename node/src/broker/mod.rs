@@ -36,7 +36,7 @@ pub use service::Front;
 
 use crate::peer::forward::Forwarder;
 use crate::peer::lease::Lease;
-use crate::raft::{Done, Propose};
+use crate::raft::{Done, Propose, Stored};
 use crate::session;
 use crate::state::{Command, Epoch, NodeId, State, Stock};
 use local::Local;
@@ -139,6 +139,14 @@ impl Broker {
     fn propose(&self, command: Command, done: Done) {
         match self.wiring() {
             Some(wiring) => wiring.proposer.propose(command, done),
+            None => done(Err(crate::raft::Abandoned)),
+        }
+    }
+
+    /// As [`Self::propose`]; `stored` is called when the command is on this node's disk.
+    fn propose_stored(&self, command: Command, stored: Stored, done: Done) {
+        match self.wiring() {
+            Some(wiring) => wiring.proposer.propose_stored(command, stored, done),
             None => done(Err(crate::raft::Abandoned)),
         }
     }

@@ -11,8 +11,8 @@ use super::Broker;
 use crate::env;
 use crate::mqtt::{Message, Publication, QoS, ReasonCode, Version, topic};
 use crate::peer::forward::{Frame, SendError};
-use crate::raft::Applied;
-use crate::session::{AckTicket, Conn, Ended, Held, Metric, Path, PublishOrder};
+use crate::raft::{Abandoned, Applied};
+use crate::session::{AckTicket, Conn, Durability, Ended, Held, Metric, Path, PublishOrder};
 use crate::state::{Command, NodeId, Outcome, PublishMatch, SharedMatch};
 
 /// Where a publish goes.
@@ -132,23 +132,35 @@ impl Broker {
         let exactly_once = (publication.qos == QoS::ExactlyOnce && conn.is_persistent())
             .then(|| (conn.incarnation(), packet_id));
         let message = publication.to_message();
-        // 3.x has no way to say no but to close, and QoS 0 none at all.
-        let or_refuse = ticket.is_some() && conn.version() == Version::V5;
-        let broker = self.clone();
-        let conn = conn.clone();
-        self.propose(
-            Command::Publish { message: message.clone(), exactly_once, or_refuse },
-            Box::new(move |result| {
-                // This life of the node is over, and with it the connection. The caller of
-                // `propose` may hold the publisher's order.
-                let Ok(applied) = result else { return };
-                if let Some(order) = conn.publish_order().lock().as_mut() {
-                    order.log_ended(applied.at.index);
-                }
-                broker.logged(&conn, &applied, ticket, &message);
-                broker.drain_held(&conn);
-            }),
-        );
+        // 3.x has no way to say no but to close, and QoS 0 none at all; and who is answered before
+        // the cluster has decided is told yes.
+        let durability = conn.durability();
+        let or_refuse = ticket.is_some() && conn.version() == Version::V5 && durability == Durability::Quorum;
+        let command = Command::Publish { message: message.clone(), exactly_once, or_refuse };
+        let (broker, publisher) = (self.clone(), conn.clone());
+        let done = Box::new(move |result: Result<Applied, Abandoned>| {
+            // This life of the node is over, and with it the connection. The caller of
+            // `propose` may hold the publisher's order.
+            let Ok(applied) = result else { return };
+            if let Some(order) = publisher.publish_order().lock().as_mut() {
+                order.log_ended(applied.at.index);
+            }
+            broker.logged(&publisher, &applied, ticket, &message);
+            broker.drain_held(&publisher);
+        });
+        match durability {
+            Durability::Quorum => self.propose(command, done),
+            // `done` answers again, which is one answer too late to count.
+            Durability::Leader => {
+                let (broker, conn) = (self.clone(), conn.clone());
+                let stored = move || broker.acknowledge(&conn, ticket, ReasonCode::Success);
+                self.propose_stored(command, Box::new(stored), done);
+            }
+            Durability::Memory => {
+                self.propose(command, done);
+                self.acknowledge(conn, ticket, ReasonCode::Success);
+            }
+        }
     }
 
     /// A logged publish has been applied here.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::section::section;
 use super::value::{HostPort, LogFormat, QueueFull, one_of, range};
 use crate::net::TlsFiles;
-use crate::session::Limits;
+use crate::session::{Durability, Limits};
 use crate::state::limits::{NodeLimits, QueueLimits};
 
 fn loopback(port: u16) -> SocketAddr {
@@ -29,6 +29,11 @@ section! {
     TcpConfig {
         /// MQTT over TCP: IP address and port. Empty: not offered.
         bind: Option<SocketAddr> = Some(loopback(1883));
+        /// What PUBACK and PUBREC stand for when a message goes to persistent sessions. quorum: it
+        /// is on the disks of a majority. leader: on that of the client's node. memory: that node
+        /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
+        /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
+        durability: Durability = Durability::Quorum;
     }
 }
 
@@ -37,6 +42,11 @@ section! {
     WsConfig {
         /// MQTT over WebSocket, path /mqtt: IP address and port. Empty: not offered.
         bind: Option<SocketAddr> = Some(loopback(8083));
+        /// What PUBACK and PUBREC stand for when a message goes to persistent sessions. quorum: it
+        /// is on the disks of a majority. leader: on that of the client's node. memory: that node
+        /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
+        /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
+        durability: Durability = Durability::Quorum;
     }
 }
 
@@ -57,6 +67,11 @@ section! {
         ca_file: Option<PathBuf> = None;
         /// Refuse clients that show no certificate; needs ca_file.
         require_client_cert: bool = false;
+        /// What PUBACK and PUBREC stand for when a message goes to persistent sessions. quorum: it
+        /// is on the disks of a majority. leader: on that of the client's node. memory: that node
+        /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
+        /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
+        durability: Durability = Durability::Quorum;
     }
 }
 

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::session::Durability;
 use crate::state::limits::WhenFull;
 
 /// Where a value comes from: a TOML file, or the text of an environment variable or `--set`.
@@ -260,6 +261,19 @@ impl From<QueueFull> for WhenFull {
             QueueFull::DropOldest => Self::DropOldest,
             QueueFull::Refuse => Self::Refuse,
         }
+    }
+}
+
+impl Setting for Durability {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        let expected = "expected one of: quorum, leader, memory";
+        let word = text_of(input, expected).map_err(|_| expected.to_owned())?;
+        let all = [Self::Quorum, Self::Leader, Self::Memory];
+        all.into_iter().find(|level| level.name() == word).ok_or_else(|| expected.to_owned())
+    }
+
+    fn show(&self) -> String {
+        quote(self.name())
     }
 }
 

@@ -9,6 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tls::Acceptor;
+use crate::session::Durability;
 
 /// Connections that the system may complete before they are accepted.
 const BACKLOG: i32 = 1024;
@@ -38,6 +39,7 @@ pub struct Bound {
     pub(super) sockets: Vec<StdListener>,
     pub(super) kind: Kind,
     pub(super) acceptor: Option<Arc<Acceptor>>,
+    pub(super) durability: Durability,
     address: SocketAddr,
 }
 
@@ -59,13 +61,19 @@ impl Bound {
         for _ in 0..loops.max(1) {
             sockets.push(socket(actual, true).map_err(fail)?.into());
         }
-        Ok(Self { sockets, kind, acceptor: None, address: actual })
+        Ok(Self { sockets, kind, acceptor: None, durability: Durability::default(), address: actual })
     }
 
     /// Everything on it is encrypted.
     #[must_use]
     pub fn with_tls(self, acceptor: Arc<Acceptor>) -> Self {
         Self { acceptor: Some(acceptor), ..self }
+    }
+
+    /// What its clients' publishes are acknowledged for.
+    #[must_use]
+    pub fn acknowledging(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 
     /// How it is encrypted; `None`: it is not.
@@ -99,6 +107,7 @@ pub(super) struct Listener {
     pub socket: TcpListener,
     pub kind: Kind,
     pub acceptor: Option<Arc<Acceptor>>,
+    pub durability: Durability,
     /// It may have clients waiting.
     pub ready: bool,
     /// Clients may wait for whom there was no descriptor; no event will tell of them again.
@@ -117,11 +126,16 @@ pub(super) enum Accepted {
 impl Listener {
     /// # Errors
     /// The socket cannot listen.
-    pub fn open(socket: StdListener, kind: Kind, acceptor: Option<Arc<Acceptor>>) -> io::Result<Self> {
+    pub fn open(
+        socket: StdListener,
+        kind: Kind,
+        acceptor: Option<Arc<Acceptor>>,
+        durability: Durability,
+    ) -> io::Result<Self> {
         let socket = Socket::from(socket);
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into());
-        Ok(Self { socket, kind, acceptor, ready: true, starved: false, spare: spare() })
+        Ok(Self { socket, kind, acceptor, durability, ready: true, starved: false, spare: spare() })
     }
 
     pub fn accept(&mut self) -> Accepted {

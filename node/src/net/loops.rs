@@ -22,7 +22,7 @@ use super::websocket::WebSocket;
 use super::wheel::Wheel;
 use crate::env::{self, Instant};
 use crate::mqtt::ReasonCode;
-use crate::session::{Conn, Context, Ended, Flow, Inbound, Link, Metric, Turn, flush};
+use crate::session::{Conn, Context, Durability, Ended, Flow, Inbound, Link, Metric, Turn, flush};
 
 /// Bytes of one read; shared by all connections of the loop.
 const READ_BYTES: usize = 64 << 10;
@@ -410,11 +410,11 @@ impl Loop {
                 if !listener.ready {
                     break;
                 }
-                let kind = listener.kind;
+                let (kind, durability) = (listener.kind, listener.durability);
                 match listener.accept() {
                     Accepted::Client(stream) => {
                         let acceptor = listener.acceptor.clone();
-                        self.adopt(stream, kind, acceptor.as_deref());
+                        self.adopt(stream, kind, acceptor.as_deref(), durability);
                     }
                     Accepted::TurnedAway => {
                         self.mailbox.context.counters.increment(Metric::SocketsRefused);
@@ -442,7 +442,13 @@ impl Loop {
         }
     }
 
-    fn adopt(&mut self, mut stream: TcpStream, kind: Kind, acceptor: Option<&Acceptor>) {
+    fn adopt(
+        &mut self,
+        mut stream: TcpStream,
+        kind: Kind,
+        acceptor: Option<&Acceptor>,
+        durability: Durability,
+    ) {
         self.half_open.sweep(|token| awaits_client(&self.slots, token));
         if self.is_full() {
             self.evict_half_open();
@@ -472,7 +478,7 @@ impl Loop {
         counters.increment(Metric::Handshakes);
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         self.half_open.push(token);
-        let link = TcpLink::new(stream, self.mailbox.clone(), token);
+        let link = TcpLink::new(stream, self.mailbox.clone(), token, durability);
         let tls = session.map(|session| TlsLink::new(link.clone(), session));
         let websocket = match kind {
             Kind::Tcp => None,
@@ -508,7 +514,7 @@ impl Loop {
             }
             ToLoop::Adopt { stream, kind } => {
                 if stream.set_nonblocking(true).is_ok() {
-                    self.adopt(TcpStream::from_std(stream), kind, None);
+                    self.adopt(TcpStream::from_std(stream), kind, None, Durability::default());
                 }
             }
             ToLoop::Listen(mut listener) => {

@@ -54,7 +54,7 @@ impl Server {
     /// The system does not let a socket listen: another process got the address in between.
     pub fn open(&self, bound: Bound) -> io::Result<()> {
         for (index, socket) in bound.sockets.into_iter().enumerate() {
-            let listener = Listener::open(socket, bound.kind, bound.acceptor.clone())?;
+            let listener = Listener::open(socket, bound.kind, bound.acceptor.clone(), bound.durability)?;
             self.mailboxes[index % self.mailboxes.len()].post(ToLoop::Listen(listener));
         }
         Ok(())

@@ -8,7 +8,7 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::mailbox::{Mailbox, ToLoop};
-use crate::session::{Context, Link};
+use crate::session::{Context, Durability, Link};
 
 /// Any thread may write; the last holder closes the descriptor, so that none can meet another
 /// connection under its number.
@@ -16,11 +16,12 @@ pub(super) struct TcpLink {
     stream: TcpStream,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) token: Token,
+    durability: Durability,
 }
 
 impl TcpLink {
-    pub fn new(stream: TcpStream, mailbox: Arc<Mailbox>, token: Token) -> Arc<Self> {
-        Arc::new(Self { stream, mailbox, token })
+    pub fn new(stream: TcpStream, mailbox: Arc<Mailbox>, token: Token, durability: Durability) -> Arc<Self> {
+        Arc::new(Self { stream, mailbox, token, durability })
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -67,6 +68,10 @@ impl Link for TcpLink {
 
     fn context(&self) -> &Context {
         &self.mailbox.context
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
     }
 
     fn peer(&self) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Done;
+use super::{Done, Stored};
 use crate::env::Instant;
 use crate::state::{Command, Epoch, NodeId, Pack};
 
@@ -61,6 +61,7 @@ struct Filling {
     /// How many bytes of a command in parts are on their way.
     parted: usize,
     waiters: Vec<Done>,
+    stored: Vec<Stored>,
     closed: bool,
 }
 
@@ -70,6 +71,7 @@ struct Sent {
     /// Of the commands alone.
     bytes: usize,
     waiters: Vec<Done>,
+    stored: Vec<Stored>,
 }
 
 impl Backlog {
@@ -102,7 +104,7 @@ impl Backlog {
     pub fn reopen(&mut self, epoch: Epoch, first: Vec<u8>, done: Done) -> Vec<Done> {
         let waiters = self.close();
         self.epoch = Some(epoch);
-        self.add(first, done);
+        self.add(first, None, done);
         if let Some(first) = self.queue.back_mut() {
             first.closed = true;
         }
@@ -113,11 +115,11 @@ impl Backlog {
     ///
     /// # Errors
     /// No life is open; the waiter is handed back.
-    pub fn push(&mut self, encoded: Vec<u8>, done: Done) -> Result<bool, Done> {
-        if self.epoch.is_none() { Err(done) } else { Ok(self.add(encoded, done)) }
+    pub fn push(&mut self, encoded: Vec<u8>, stored: Option<Stored>, done: Done) -> Result<bool, Done> {
+        if self.epoch.is_none() { Err(done) } else { Ok(self.add(encoded, stored, done)) }
     }
 
-    fn add(&mut self, encoded: Vec<u8>, done: Done) -> bool {
+    fn add(&mut self, encoded: Vec<u8>, stored: Option<Stored>, done: Done) -> bool {
         self.commands += 1;
         self.bytes += encoded.len();
         if let Some(last) = self.queue.back_mut()
@@ -127,10 +129,12 @@ impl Backlog {
         {
             last.encoded.extend_from_slice(&encoded);
             last.waiters.push(done);
+            last.stored.extend(stored);
             return false;
         }
         let closed = encoded.len() > MAX_PART_BYTES;
-        self.queue.push_back(Filling { encoded, parted: 0, waiters: vec![done], closed });
+        let (waiters, stored) = (vec![done], stored.into_iter().collect());
+        self.queue.push_back(Filling { encoded, parted: 0, waiters, stored, closed });
         true
     }
 
@@ -178,23 +182,24 @@ impl Backlog {
         self.next_seq += 1;
         if front.encoded.len() > MAX_PART_BYTES {
             let (part, bytes) = front.next_part();
-            let waiters = if front.parted == front.encoded.len() {
-                self.queue.pop_front().map_or_else(Vec::new, |f| f.waiters)
+            let (waiters, stored) = if front.parted == front.encoded.len() {
+                self.queue.pop_front().map_or_else(Default::default, |f| (f.waiters, f.stored))
             } else {
                 // Nobody waits for it, but it counts as a command of its own.
                 self.commands += 1;
-                vec![Box::new(|_| {}) as Done]
+                (vec![Box::new(|_| {}) as Done], Vec::new())
             };
             let pack = encode(self.origin, epoch, seq, 1, &part);
             self.last_busy = false;
             self.last_sealed = Some(now);
-            return self.unapplied.push_back(Sent { seq, pack, bytes, waiters });
+            return self.unapplied.push_back(Sent { seq, pack, bytes, waiters, stored });
         }
         let Some(filled) = self.queue.pop_front() else { return };
         self.last_busy = filled.waiters.len() >= BUSY_COMMANDS;
         self.last_sealed = Some(now);
         let pack = encode(self.origin, epoch, seq, filled.waiters.len(), &filled.encoded);
-        self.unapplied.push_back(Sent { seq, pack, bytes: filled.encoded.len(), waiters: filled.waiters });
+        let Filling { encoded, waiters, stored, .. } = filled;
+        self.unapplied.push_back(Sent { seq, pack, bytes: encoded.len(), waiters, stored });
     }
 
     /// A route was lost or changed: everything unapplied has to be sent again.
@@ -219,6 +224,15 @@ impl Backlog {
         self.commands -= sent.waiters.len();
         self.bytes -= sent.bytes;
         Some(sent.waiters)
+    }
+
+    /// This pack, and so those before it, is on this node's disk. Returns who is to be told.
+    pub fn stored(&mut self, epoch: Epoch, seq: u64) -> Vec<Stored> {
+        if self.epoch != Some(epoch) {
+            return Vec::new();
+        }
+        let packs = self.unapplied.iter_mut().take_while(|sent| sent.seq <= seq);
+        packs.flat_map(|sent| std::mem::take(&mut sent.stored)).collect()
     }
 
     /// `apply` did not take the pack. One after a gap says that an earlier one was lost; one
@@ -281,14 +295,14 @@ mod tests {
     }
 
     fn push(backlog: &mut Backlog, n: u64) {
-        assert!(backlog.push(tick(n), ignore()).is_ok());
+        assert!(backlog.push(tick(n), None, ignore()).is_ok());
     }
 
     #[test]
     fn an_epoch_begins_with_a_pack_of_its_own() {
         let now = Instant::now();
         let mut backlog = Backlog::new(u64::MAX);
-        assert!(backlog.push(tick(9), ignore()).is_err());
+        assert!(backlog.push(tick(9), None, ignore()).is_err());
         backlog.reopen(3, tick(1), ignore());
         push(&mut backlog, 2);
         let packs = decode(&backlog.next_packs(now).0);
@@ -322,7 +336,7 @@ mod tests {
         let large =
             postcard::to_stdvec(&Command::RouteAdd { filter: "x".repeat(100_000).into() }).expect("encodes");
         push(&mut backlog, 1);
-        assert!(backlog.push(large, ignore()).is_ok());
+        assert!(backlog.push(large, None, ignore()).is_ok());
         push(&mut backlog, 2);
         let first = decode(&backlog.next_packs(now).0);
         assert_eq!(first.iter().map(|p| p.commands.len()).collect::<Vec<_>>(), [1, 1]);
@@ -341,7 +355,7 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         push(&mut backlog, 1);
-        assert!(backlog.push(postcard::to_stdvec(&huge).expect("encodes"), waiter).is_ok());
+        assert!(backlog.push(postcard::to_stdvec(&huge).expect("encodes"), None, waiter).is_ok());
         push(&mut backlog, 2);
         let (mut whole, mut ticks, mut seq) = (Vec::new(), Vec::new(), 1);
         loop {
@@ -377,11 +391,11 @@ mod tests {
         let now = Instant::now();
         let mut backlog = opened(now);
         let huge = vec![0; MAX_WAITING_BYTES + 1];
-        assert!(backlog.push(huge.clone(), ignore()).is_ok());
+        assert!(backlog.push(huge.clone(), None, ignore()).is_ok());
         assert!(!backlog.is_congested());
         backlog.next_packs(now);
         assert!(!backlog.is_congested());
-        assert!(backlog.push(huge, ignore()).is_ok());
+        assert!(backlog.push(huge, None, ignore()).is_ok());
         assert!(backlog.is_congested());
     }
 
@@ -433,7 +447,7 @@ mod tests {
                 assert!(r.is_err());
                 abandoned.fetch_add(1, Ordering::Relaxed);
             });
-            assert!(backlog.push(tick(n), done).is_ok());
+            assert!(backlog.push(tick(n), None, done).is_ok());
         }
         backlog.next_packs(now);
         for done in backlog.reopen(4, tick(0), ignore()) {
@@ -462,5 +476,33 @@ mod tests {
             assert!(!backlog.is_congested());
         }
         assert_eq!((backlog.commands, backlog.bytes), (0, 0));
+    }
+
+    #[test]
+    fn who_asks_is_told_once_of_what_is_stored_and_not_after_it_is_applied() {
+        let now = Instant::now();
+        let mut backlog = opened(now);
+        let told = Arc::new(AtomicUsize::new(0));
+        let tell = || -> Stored {
+            let told = told.clone();
+            Box::new(move || _ = told.fetch_add(1, Ordering::Relaxed))
+        };
+        let push = |backlog: &mut Backlog| {
+            assert!(backlog.push(tick(1), Some(tell()), ignore()).is_ok());
+            backlog.next_packs(now);
+        };
+        push(&mut backlog);
+        push(&mut backlog);
+        assert!(backlog.stored(2, 9).is_empty(), "of another life");
+        assert_eq!(backlog.stored(3, 1).len(), 1);
+        assert!(backlog.stored(3, 1).is_empty());
+        assert_eq!(backlog.applied(3, 1, now).map(|w| w.len()), Some(1));
+        push(&mut backlog);
+        // What was stored later covers what was before.
+        backlog.stored(3, 3).into_iter().for_each(|stored| stored());
+        assert_eq!(told.load(Ordering::Relaxed), 2);
+        backlog.applied(3, 2, now);
+        backlog.applied(3, 3, now);
+        assert!(backlog.stored(3, 3).is_empty());
     }
 }

@@ -5,12 +5,15 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 
 use bytes::{Bytes, BytesMut};
-use openraft::OptionalSend;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 
+use super::Proposer;
 use super::codec::{self, Entry, LogId, Vote};
 use super::types::{Runtime, TypeConfig};
+use crate::session;
+use crate::state::{Epoch, Pack};
 use crate::store::{Flushed, LogStore};
 
 /// Bytes of entries in one AppendEntries request, unless a single entry is larger.
@@ -20,11 +23,29 @@ pub const MAX_APPEND_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct RaftLog {
     store: LogStore,
+    /// Whose packs' storing is told.
+    proposer: Option<Proposer>,
 }
 
 impl RaftLog {
     pub fn new(store: LogStore) -> Self {
-        Self { store }
+        Self { store, proposer: None }
+    }
+
+    /// Tells the proposer of this node, if it asks, when a pack of its own is on this node's disk.
+    #[must_use]
+    pub fn telling(self, proposer: Proposer) -> Self {
+        Self { proposer: Some(proposer), ..self }
+    }
+
+    /// The newest of the proposer's packs among the entries.
+    fn newest_asked_for(&self, entries: &[Entry]) -> Option<(Proposer, Epoch, u64)> {
+        let proposer = self.proposer.as_ref()?;
+        entries.iter().rev().find_map(|entry| {
+            let EntryPayload::Normal(packed) = &entry.payload else { return None };
+            let (origin, epoch, seq) = Pack::origin_of(&packed.0)?;
+            proposer.asks_for(origin).then(|| (proposer.clone(), epoch, seq))
+        })
     }
 
     pub fn store(&self) -> &LogStore {
@@ -151,7 +172,15 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             callback.io_completed(Ok(()));
             return Ok(());
         };
-        self.store.append(first, encode(&entries)?, Box::new(|result| callback.io_completed(result)))
+        let asked_for = self.newest_asked_for(&entries);
+        let flushed = move |result: io::Result<()>| {
+            let is_stored = result.is_ok();
+            callback.io_completed(result);
+            if let Some((proposer, epoch, seq)) = asked_for.filter(|_| is_stored) {
+                session::turn(|| proposer.stored(epoch, seq));
+            }
+        };
+        self.store.append(first, encode(&entries)?, Box::new(flushed))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

@@ -6,6 +6,7 @@
 //! only the next sequence of an origin, so nothing is done twice and nothing out of order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::network;
 use super::types::Packed;
 use super::wire::{GROUP, WIRE_VERSION};
 use super::writes::Writes;
-use super::{Abandoned, Applied, Consensus, Done, Observer, Propose};
+use super::{Abandoned, Applied, Consensus, Done, Observer, Propose, Stored};
 use crate::env;
 use crate::peer::Channels;
 use crate::state::{At, Command, Epoch, LogIndex, NodeId, NodeInfo, Outcome};
@@ -47,6 +48,8 @@ struct Inner {
     backlog: Mutex<Backlog>,
     wake: Notify,
     applied: watch::Sender<LogIndex>,
+    /// Somebody has asked to be told when a command is on this node's disk.
+    asks_for_stored: AtomicBool,
 }
 
 impl Proposer {
@@ -57,6 +60,7 @@ impl Proposer {
             backlog: Mutex::new(Backlog::new(me)),
             wake: Notify::new(),
             applied: watch::channel(0).0,
+            asks_for_stored: AtomicBool::new(false),
         }))
     }
 
@@ -99,6 +103,17 @@ impl Proposer {
                 proposer.applied(at, seq, outcomes);
             }
         })
+    }
+
+    /// To be asked, for every pack that is to be stored on this node, whether to be told once it is.
+    pub fn asks_for(&self, origin: NodeId) -> bool {
+        origin == self.0.me && self.0.asks_for_stored.load(Ordering::Relaxed)
+    }
+
+    /// One of this node's packs is on its disk.
+    pub fn stored(&self, epoch: Epoch, seq: u64) {
+        let stored = self.0.backlog.lock().stored(epoch, seq);
+        stored.into_iter().for_each(|stored| stored());
     }
 
     /// The last log position applied on this node, as far as the proposer was told, and its
@@ -210,22 +225,33 @@ fn abandon(waiters: Vec<Done>) {
     }
 }
 
-impl Propose for Proposer {
-    /// While no epoch is open, `done` is called at once, on this thread.
-    fn propose(&self, command: Command, done: Done) {
-        let encoded = match postcard::to_stdvec(&command) {
+impl Proposer {
+    fn push(&self, command: &Command, stored: Option<Stored>, done: Done) {
+        let encoded = match postcard::to_stdvec(command) {
             Ok(encoded) => encoded,
             Err(e) => {
                 error!("a command cannot be encoded: {e}");
                 return done(Err(Abandoned));
             }
         };
-        let pushed = self.0.backlog.lock().push(encoded, done);
+        let pushed = self.0.backlog.lock().push(encoded, stored, done);
         match pushed {
             Ok(true) => self.0.wake.notify_one(),
             Ok(false) => {}
             Err(done) => done(Err(Abandoned)),
         }
+    }
+}
+
+impl Propose for Proposer {
+    /// While no epoch is open, `done` is called at once, on this thread.
+    fn propose(&self, command: Command, done: Done) {
+        self.push(&command, None, done);
+    }
+
+    fn propose_stored(&self, command: Command, stored: Stored, done: Done) {
+        self.0.asks_for_stored.store(true, Ordering::Relaxed);
+        self.push(&command, Some(stored), done);
     }
 
     fn is_congested(&self) -> bool {

@@ -37,6 +37,10 @@ pub trait SnapshotView: Send {
 /// Called once, on the thread that applies, when the proposer's own node has applied the command.
 pub type Done = Box<dyn FnOnce(Result<Applied, Abandoned>) + Send>;
 
+/// Called, perhaps, when the command is on the disk of the proposer's own node and nowhere else for
+/// certain; never after [`Done`].
+pub type Stored = Box<dyn FnOnce() + Send>;
+
 /// The fate of a proposed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -54,6 +58,14 @@ pub struct Abandoned;
 /// applied in the order of the calls.
 pub trait Propose: Send + Sync + 'static {
     fn propose(&self, command: Command, done: Done);
+
+    /// As [`Self::propose`], for who is content with one disk. Both are called where that is the
+    /// order of things, `done` alone otherwise.
+    fn propose_stored(&self, command: Command, stored: Stored, done: Done) {
+        drop(stored);
+        self.propose(command, done);
+    }
+
     /// More is waiting than the proposer wants to hold: publishes should be refused or slowed.
     fn is_congested(&self) -> bool;
 }

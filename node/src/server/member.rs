@@ -83,7 +83,7 @@ impl Member {
         let broker = Broker::new(parts.stock);
         broker.expect_life(parts.identity.epoch());
         let proposer = Proposer::new(me);
-        let log = RaftLog::new(parts.log);
+        let log = RaftLog::new(parts.log).telling(proposer.clone());
         let purged = log.purged().map_err(StartError::Runtime)?;
         let complete = proposer.observer();
         let observer: raft::Observer = Box::new(move |at, seq, outcomes| {

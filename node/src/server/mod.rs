@@ -114,18 +114,19 @@ async fn live(
 /// Binds every address, so that one in use is reported before anything else happens.
 async fn bind(config: &Config, loops: usize) -> Result<Listeners, StartError> {
     let mut mqtt = Vec::new();
-    for (address, kind, key) in [
-        (config.listeners.tcp.bind, Kind::Tcp, "listeners.tcp.bind"),
-        (config.listeners.ws.bind, Kind::WebSocket, "listeners.ws.bind"),
+    let (tcp, ws) = (&config.listeners.tcp, &config.listeners.ws);
+    for (address, kind, key, durability) in [
+        (tcp.bind, Kind::Tcp, "listeners.tcp.bind", tcp.durability),
+        (ws.bind, Kind::WebSocket, "listeners.ws.bind", ws.durability),
     ] {
         if let Some(address) = address {
-            mqtt.push(Bound::new(address, kind, key, loops)?);
+            mqtt.push(Bound::new(address, kind, key, loops)?.acknowledging(durability));
         }
     }
     for (address, section, key, kind, tls) in config.listeners.encrypted() {
         let files = tls.files(section);
         let acceptor = env::blocking(move || Acceptor::load(files, kind)).await?;
-        let bound = Bound::new(address, kind, key, loops)?.with_tls(acceptor);
+        let bound = Bound::new(address, kind, key, loops)?.with_tls(acceptor).acknowledging(tls.durability);
         info!(address = %bound.address(), "{section} is offered");
         mqtt.push(bound);
     }

@@ -7,8 +7,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deliver::Sending;
 use super::outbound::{Flags, Greeting, Outbound};
-use super::{Context, Ended, Grant, Limits, Link, Metric, PublishOrder, pool, turn};
-use crate::mqtt::{ConnAck, Connect, Disconnect, ReasonCode, Version, encode};
+use super::{Context, Durability, Ended, Grant, Limits, Link, Metric, PublishOrder, pool, turn};
+use crate::mqtt::{ConnAck, Connect, Disconnect, ReasonCode, UserProperties, Version, encode};
 use crate::state::Incarnation;
 
 /// Packets appended between two looks at the count of an outbox.
@@ -118,6 +118,11 @@ impl Conn {
         self.link.context()
     }
 
+    /// What its publishes are acknowledged for.
+    pub fn durability(&self) -> Durability {
+        self.link.durability()
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.link.context().limits
     }
@@ -156,6 +161,9 @@ impl Conn {
             let Some(greeting) = out.cold.as_mut().and_then(|cold| cold.greeting.take()) else {
                 return false;
             };
+            let mut stated = Vec::new();
+            // Two short texts are never too long.
+            let _ = encode::user_property(&mut stated, "durability", self.durability().name());
             let ack = ConnAck {
                 session_present: grant.session_present,
                 session_expiry_s: (grant.expiry_s != greeting.expiry_asked_s).then_some(grant.expiry_s),
@@ -166,6 +174,7 @@ impl Conn {
                 server_keep_alive_s: greeting.server_keep_alive_s,
                 auth_method: greeting.proof.as_ref().map(|proof| &*proof.method),
                 auth_data: greeting.proof.as_ref().and_then(|proof| proof.data.as_deref()),
+                user_properties: UserProperties::from_wire(&stated).unwrap_or(UserProperties::NONE),
                 ..ConnAck::new(ReasonCode::Success)
             };
             let maximum = out.maximum_packet;

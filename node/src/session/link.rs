@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Counters, Limits, Service};
+use super::{Counters, Durability, Limits, Service};
 
 /// What all connections of a process share.
 pub struct Context {
@@ -48,6 +48,11 @@ pub trait Link: Send + Sync + 'static {
     fn wake(&self);
 
     fn context(&self) -> &Context;
+
+    /// What the listener that the client came to promises.
+    fn durability(&self) -> Durability {
+        Durability::Quorum
+    }
 
     /// The address of the client as the front end sees it, for logs.
     fn peer(&self) -> String;

@@ -48,6 +48,13 @@ impl Pack {
         postcard::to_extend(&header, vec![VERSION]).expect("a header is encodable")
     }
 
+    /// Whose pack it is: origin, epoch and sequence. `None`: the bytes are no pack of this format.
+    pub fn origin_of(bytes: &[u8]) -> Option<(NodeId, Epoch, u64)> {
+        let (version, rest) = bytes.split_first()?;
+        let (header, _): (Header, _) = postcard::take_from_bytes(rest).ok()?;
+        (*version == VERSION).then_some((header.origin, header.epoch, header.seq))
+    }
+
     /// # Errors
     /// The bytes are damaged, or of a newer format, or have a command that this build does not
     /// know: a node that meets one must stop, as skipping it would let its state diverge.
@@ -109,6 +116,7 @@ mod tests {
     #[test]
     fn a_pack_survives_encoding() {
         assert_eq!(Pack::decode(&pack().encode()), Ok(pack()));
+        assert_eq!(Pack::origin_of(&pack().encode()), Some((7, 3, 9)));
     }
 
     #[test]

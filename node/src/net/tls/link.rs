@@ -9,7 +9,7 @@ use rustls::ServerConnection;
 
 use crate::net::mailbox::ToLoop;
 use crate::net::tcp::TcpLink;
-use crate::session::{Context, Link};
+use crate::session::{Context, Durability, Link};
 
 /// What rustls' buffer for records keeps at least; after more it is made to shrink.
 const SMALL_READ_BYTES: usize = 4096;
@@ -151,6 +151,10 @@ impl Link for TlsLink {
 
     fn context(&self) -> &Context {
         self.tcp.context()
+    }
+
+    fn durability(&self) -> Durability {
+        self.tcp.durability()
     }
 
     fn peer(&self) -> String {
