@@ -6,6 +6,7 @@ pub mod attack;
 pub mod clients;
 pub mod cluster;
 pub mod conformance;
+pub mod failover;
 pub mod growth;
 pub mod http;
 pub mod load;

@@ -1,50 +1,23 @@
 //! `rookery failover test` passes where nothing is lost, and finds what is.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, binary, signal};
+use cluster_tests::cluster::{Cluster, rookery};
+use cluster_tests::failover::Load;
 use cluster_tests::http;
 use cluster_tests::mqtt::{AckKind, Client, Options, Packet, Version, ack, decode};
 use cluster_tests::wait::pass;
 use serde_json::Value;
 
-/// A run of the command; it publishes from the start on, until it is told to stop.
-struct Run {
-    child: Child,
-    /// What all its topics and client ids begin with.
-    prefix: String,
-    stderr: BufReader<std::process::ChildStderr>,
-}
+/// Messages a second: few, so that a debug build has time.
+const RATE: [&str; 2] = ["--rate", "80"];
 
-impl Run {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(binary());
-        command.args(["failover", "test", "--rate", "80", "-o", "json"]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        stderr.read_line(&mut line).expect("what it says");
-        let prefix = line.split(" below ").nth(1).and_then(|rest| rest.split(' ').next());
-        let prefix = prefix.unwrap_or_else(|| panic!("it does not publish: {line}")).to_owned();
-        Run { child, prefix, stderr }
-    }
-
-    /// Ctrl-C; its exit code, what it found, and what it said.
-    fn stop(mut self) -> (Option<i32>, Value, String) {
-        signal(self.child.id(), "INT");
-        let (mut stdout, mut said) = (String::new(), String::new());
-        self.stderr.read_to_string(&mut said).expect("what it says");
-        self.child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("the report");
-        let code = self.child.wait().expect("its end").code();
-        let report = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout:?} {said}"));
-        (code, report, said)
-    }
+fn start(args: &[&str]) -> Load {
+    Load::start(&[&RATE, args].concat())
 }
 
 /// Neither sessions nor retained messages of a run are there any more.
@@ -60,7 +33,7 @@ fn assert_cleaned_up(cluster: &Cluster, prefix: &str) {
 #[test]
 fn it_passes_while_nodes_are_killed_and_leaves_nothing_behind() {
     let mut cluster = Cluster::start(3);
-    let run = Run::start(&["--api", &cluster.api(1).to_string()]);
+    let run = start(&["--api", &cluster.api(1).to_string()]);
     pass(Duration::from_secs(1));
     for turn in 0..2 {
         let victim = if turn == 0 { cluster.follower(&[]) } else { cluster.leader() };
@@ -86,10 +59,10 @@ fn it_passes_while_nodes_are_killed_and_leaves_nothing_behind() {
 #[test]
 fn it_fails_when_a_session_is_deleted_behind_its_back() {
     let cluster = Cluster::start(3);
-    let run = Run::start(&["--api", &cluster.api(2).to_string(), "--drain", "2s"]);
+    let run = start(&["--api", &cluster.api(2).to_string(), "--drain", "2s"]);
     let client = format!("{}-sub-two-1", run.prefix);
     let api = cluster.api(1).to_string();
-    let kicked = cluster_tests::cluster::rookery(&["clients", "kick", &client, "--api", &api]);
+    let kicked = rookery(&["clients", "kick", &client, "--api", &api]);
     assert_eq!(kicked.code, Some(0), "{kicked:?}");
     pass(Duration::from_secs(1));
     let prefix = run.prefix.clone();
@@ -107,7 +80,7 @@ fn it_fails_when_one_message_is_swallowed_or_comes_twice() {
         let thief = Thief { qos, times, done: Arc::new(AtomicBool::new(false)) };
         let done = Arc::clone(&thief.done);
         let address = thief.stand_before(cluster.mqtt(1));
-        let run = Run::start(&["--mqtt", &address.to_string(), "--drain", "2s"]);
+        let run = start(&["--mqtt", &address.to_string(), "--drain", "2s"]);
         cluster_tests::wait::eventually("a message for the thief", Duration::from_secs(20), || {
             done.load(Ordering::Relaxed).then_some(())
         });
