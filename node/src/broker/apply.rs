@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::local::Matches;
 use crate::env;
-use crate::mqtt::{QoS, ReasonCode};
+use crate::mqtt::ReasonCode;
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
 use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, PackError, State};
@@ -126,13 +126,17 @@ impl Broker {
                     self.pump(&conn);
                 }
             }
-            Effect::Retained { client, node, epoch, incarnation, subscription_id, messages } => {
+            Effect::Replay { client, node, epoch, incarnation, filter, replay } => {
                 if here(node, epoch)
                     && let Some(conn) = self.clients.owner(&client, incarnation)
                 {
-                    for message in messages {
-                        self.deliver_retained(&conn, &message.borrow(), QoS::AtMostOnce, subscription_id);
-                    }
+                    conn.set_replay(&filter, replay);
+                    self.go_on_with_retained(&conn);
+                }
+            }
+            Effect::ReplayNext { client, node, epoch, incarnation } => {
+                if here(node, epoch) {
+                    self.propose_quietly(Command::Replay { client, incarnation });
                 }
             }
             Effect::Deliver { message, online } => {

@@ -30,18 +30,19 @@ pub(super) fn ids(id: &u32) -> &[u32] {
 
 /// One message on its way to many: what has to wait somewhere shares one owned copy.
 struct Fanout<'a> {
+    broker: &'a Broker,
     publication: &'a Publication<'a>,
     owned: OnceCell<Arc<Message>>,
     now_ms: u64,
 }
 
 impl<'a> Fanout<'a> {
-    fn new(publication: &'a Publication<'a>, now_ms: u64) -> Self {
-        Self { publication, owned: OnceCell::new(), now_ms }
+    fn new(broker: &'a Broker, publication: &'a Publication<'a>) -> Self {
+        Self { broker, publication, owned: OnceCell::new(), now_ms: broker.clock.now_ms() }
     }
 
-    fn of(message: &Arc<Message>, publication: &'a Publication<'a>, now_ms: u64) -> Self {
-        Self { publication, owned: OnceCell::from(message.clone()), now_ms }
+    fn of(broker: &'a Broker, message: &Arc<Message>, publication: &'a Publication<'a>) -> Self {
+        Self { owned: OnceCell::from(message.clone()), ..Self::new(broker, publication) }
     }
 
     fn deliver(
@@ -59,7 +60,12 @@ impl<'a> Fanout<'a> {
             subscription_ids: ids,
             group,
         };
-        conn.deliver(&delivery, &self.owned, self.now_ms)
+        match conn.deliver(&delivery, &self.owned, self.now_ms) {
+            Delivered::TooEarly => {
+                self.broker.deliver_after_retained(conn, &delivery, &self.owned, self.now_ms)
+            }
+            delivered => delivered,
+        }
     }
 
     fn deliver_to(&self, subscriber: &Subscriber) -> bool {
@@ -120,7 +126,7 @@ impl Broker {
     /// many subscriptions there were. Persistent sessions get it at QoS 0 or not at all: what they are to
     /// get at QoS 1 or 2 takes the log.
     pub(super) fn deliver_here(&self, publication: &Publication<'_>) -> usize {
-        let fanout = Fanout::new(publication, self.clock.now_ms());
+        let fanout = Fanout::new(self, publication);
         let matches = self.local.read().matches(publication.topic);
         let clean = fanout.deliver_to_all(&matches);
         clean + self.deliver_online_qos0(publication)
@@ -140,7 +146,7 @@ impl Broker {
                 found.push((client.clone(), SmallVec::<[u32; 2]>::from_slice(ids), retain_as_published));
             },
         );
-        let fanout = Fanout::new(publication, self.clock.now_ms());
+        let fanout = Fanout::new(self, publication);
         for (client, ids, retain_as_published) in &found {
             if let Some(conn) = self.clients.get(client) {
                 fanout.deliver(&conn, QoS::AtMostOnce, *retain_as_published, ids, 0);
@@ -161,7 +167,7 @@ impl Broker {
         let turn = self.local.read().take_turn(filter);
         let (clean, first) = turn.unwrap_or_else(|| (0, env::random_u64() as usize));
         let members = clean + online.len();
-        let fanout = Fanout::new(publication, self.clock.now_ms());
+        let fanout = Fanout::new(self, publication);
         (0..members).map(|n| first.wrapping_add(n) % members).any(|at| {
             let delivered =
                 if let Some((client, id, as_published)) = at.checked_sub(clean).map(|at| &online[at]) {
@@ -204,7 +210,7 @@ impl Broker {
     /// the clean ones here, and at QoS 0 the persistent sessions that are online here.
     pub(super) fn deliver_logged(&self, message: &Arc<Message>, matches: &Matches, online: &[AtQos0]) {
         let publication = message.borrow();
-        let fanout = Fanout::of(message, &publication, self.clock.now_ms());
+        let fanout = Fanout::of(self, message, &publication);
         fanout.deliver_to_all(matches);
         for to in online {
             if let Some(conn) = self.clients.get(&to.client).filter(|conn| conn.is_persistent()) {

@@ -17,6 +17,7 @@ mod portions;
 mod progress;
 mod publish;
 mod queue;
+mod retained;
 mod service;
 mod steward;
 mod stowage;

@@ -99,6 +99,7 @@ impl Broker {
         let mut gone = Vec::new();
         for filter in portion {
             let (existed, change) = local.unsubscribe(&filter, conn.id());
+            conn.set_replay(&filter, None);
             codes.push(code(existed));
             gone.extend((change == RouteChange::Remove).then_some(filter));
         }

@@ -75,7 +75,10 @@ impl Service for Front {
     }
 
     fn wants_more(&self, conn: &Arc<Conn>) {
-        self.broker.pump(conn);
+        if conn.is_persistent() {
+            self.broker.pump(conn);
+        }
+        self.broker.go_on_with_retained(conn);
     }
 
     fn ended(&self, conn: &Arc<Conn>, why: Ended) {

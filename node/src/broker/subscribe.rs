@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Broker;
-use super::deliver::ids;
 use super::filters::Filters;
 use super::local::{RouteChange, RouteWait, Subscriber};
-use crate::mqtt::{Publication, QoS, ReasonCode, Version, topic};
-use crate::session::{Conn, Delivery, Ended, FILTERS_AT_ONCE, SubscribeItem};
+use crate::mqtt::{QoS, ReasonCode, Version, topic};
+use crate::session::{self, Conn, Ended, FILTERS_AT_ONCE, SubscribeItem};
+use crate::state::limits::REPLAY_VISITS_MAX;
 use crate::state::{Added, Command, LogIndex, Outcome, Subscription};
 
 fn granted(qos: QoS) -> ReasonCode {
@@ -97,6 +97,8 @@ impl Broker {
         done: Box<dyn FnOnce() + Send>,
     ) {
         let wait = RouteWait::new(done);
+        let _turn = session::Turn::begin();
+        let mut visits = REPLAY_VISITS_MAX;
         for item in items {
             // Under the state's lock no retained publish is applied: each is either seen as
             // retained here, or delivered to the subscription as it passes.
@@ -111,13 +113,16 @@ impl Broker {
             if let RouteChange::Add(generation) = change {
                 self.announce(item.filter, generation);
             }
+            let replay = state.replay(item.filter, item.options, subscription_id, new);
+            let begins = replay.is_some();
+            // Before anything finds the subscription that must not overtake its retained messages.
+            // What an earlier one has not got yet still comes, unless it is all sent again.
+            if begins {
+                conn.set_replay(item.filter, replay);
+            }
             drop(local);
-            if wants_retained(&item, new) {
-                state.retained_matches(item.filter, |message| {
-                    if !(item.options.no_local && *conn.client() == *message.publisher) {
-                        self.deliver_retained(conn, &message.borrow(), item.options.qos, subscription_id);
-                    }
-                });
+            if begins {
+                self.send_retained(&state, conn, &mut visits);
             }
         }
         wait.release();
@@ -166,28 +171,6 @@ impl Broker {
         );
     }
 
-    /// `granted`: the subscription's QoS.
-    pub(super) fn deliver_retained(
-        &self,
-        conn: &Arc<Conn>,
-        publication: &Publication<'_>,
-        granted: QoS,
-        subscription_id: u32,
-    ) {
-        let now_ms = self.clock.now_ms();
-        if publication.expires_at_ms != 0 && publication.expires_at_ms <= now_ms {
-            return;
-        }
-        let delivery = Delivery {
-            publication,
-            qos: granted.min(publication.qos),
-            retain: true,
-            subscription_ids: ids(&subscription_id),
-            group: 0,
-        };
-        conn.deliver(&delivery, &std::cell::OnceCell::new(), now_ms);
-    }
-
     /// Removes subscriptions of a persistent session; `done` is told which existed.
     pub(super) fn unsubscribe_persistent(
         self: &Arc<Self>,
@@ -206,15 +189,4 @@ impl Broker {
             }),
         );
     }
-}
-
-/// Retain Handling [MQTT-3.3.1-9..11]; shared subscriptions get no retained messages
-/// [MQTT-4.8.2].
-fn wants_retained(item: &SubscribeItem<'_>, new: bool) -> bool {
-    topic::parse_share(item.filter).is_none()
-        && match item.options.retain_handling {
-            0 => true,
-            1 => new,
-            _ => false,
-        }
 }

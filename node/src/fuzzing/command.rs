@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::source::Source;
+use super::topic_filter::replayed;
 use crate::mqtt::QoS;
 use crate::state::{Command, Frozen, NodeId, NodeInfo, Pack, PackError, PublishMatch, State, SweepCursor};
 
@@ -128,6 +129,7 @@ impl Replicas {
             | Command::Subscribe { client, incarnation: of @ 0, .. }
             | Command::Unsubscribe { client, incarnation: of @ 0, .. }
             | Command::Forget { client, incarnation: of @ 0, .. }
+            | Command::Replay { client, incarnation: of @ 0 }
             | Command::Progress { client, incarnation: of @ 0, .. } => *of = present(client),
             Command::Publish { message, exactly_once: Some((of @ 0, _)), .. } => {
                 *of = present(&Arc::from(&*message.publisher));
@@ -172,7 +174,7 @@ fn query(state: &State) {
         let mut found = PublishMatch::default();
         state.match_publish(&info.client, &info.client, QoS::AtLeastOnce, &mut found);
         for subscription in state.subscriptions(&info.client) {
-            state.retained_matches(&subscription.filter, drop);
+            replayed(state, &subscription.filter);
             state.match_publish(&subscription.filter, "", QoS::AtMostOnce, &mut found);
             assert!(found.shared.iter().all(|shared| !shared.nodes.is_empty()));
         }

@@ -393,7 +393,7 @@ impl Conn {
         drop(cold);
     }
 
-    /// Whether stored deliveries are waiting that could go now; once.
+    /// Whether stored deliveries or retained messages are waiting that could go now; once.
     pub(super) fn take_hungry(&self) -> bool {
         self.out.lock().flags.clear(Flags::HUNGRY)
     }
@@ -502,7 +502,7 @@ impl Conn {
                     if relieved {
                         out.flags.clear(Flags::STALLED);
                     }
-                    let held_up = relieved || (out.flags.has(Flags::HUNGRY) && out.window_has_room());
+                    let held_up = relieved || out.may_go_on();
                     drop(out);
                     if held_up {
                         self.link.wake();

@@ -34,6 +34,9 @@ pub enum Delivered {
     Queued,
     /// Not delivered, and counted with its reason.
     Dropped,
+    /// Not delivered: a retained message of the topic is still to come and goes first, see
+    /// [`Conn::deliver_after_retained`].
+    TooEarly,
 }
 
 /// A delivery of a clean session that waits for room.
@@ -85,6 +88,11 @@ impl Sending {
 
     pub fn has_room(&self, maximum: u16) -> bool {
         self.window.has_room(maximum)
+    }
+
+    /// Whether a delivery could be sent without waiting for others.
+    pub fn has_room_at_once(&self, maximum: u16) -> bool {
+        self.waiting.is_empty() && self.has_room(maximum)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -178,42 +186,54 @@ impl Conn {
         shared: &OnceCell<Arc<Message>>,
         now_ms: u64,
     ) -> Delivered {
-        let dropped = |metric| {
-            self.context().counters.increment(metric);
-            Delivered::Dropped
-        };
         if is_expired(delivery.publication.expires_at_ms, now_ms) {
-            return dropped(Metric::DroppedExpired);
+            return self.count(Err(Metric::DroppedExpired));
         }
         let stored = self.is_persistent() && delivery.qos != QoS::AtMostOnce;
         if stored || !self.is_accepted() {
-            return dropped(Metric::DroppedClosed);
+            return self.count(Err(Metric::DroppedClosed));
         }
-        let (version, limits) = (self.version(), self.limits());
-        let result = self.with_out(|out| {
-            if out.flags.has(Flags::CLOSING) {
-                return Err(Metric::DroppedClosed);
+        let delivered = self.with_out(|out| {
+            // A publish with RETAIN has replaced what was to come.
+            let is_newer = !delivery.publication.retain;
+            if is_newer && out.replays().is_some_and(|replays| replays.is_ahead(delivery.publication.topic)) {
+                return Ok(Delivered::TooEarly);
             }
-            if delivery.qos == QoS::AtMostOnce {
-                if out.backlog_bytes() >= limits.outbox_max_bytes as usize {
-                    return Err(Metric::DroppedOutboxFull);
-                }
-                let form = delivery.form(0);
-                return match append_publish(out, version, &form, now_ms) {
-                    true => Ok(Delivered::Sent),
-                    false => Err(Metric::DroppedTooLarge),
-                };
-            }
-            send_or_queue(out, version, limits, delivery, shared, now_ms)
+            self.append(out, delivery, shared, now_ms)
         });
-        match result {
-            Ok(Delivered::Sent) => {
-                self.context().counters.increment(Metric::PublishSent);
-                Delivered::Sent
-            }
-            Ok(other) => other,
-            Err(metric) => dropped(metric),
+        self.count(delivered)
+    }
+
+    /// Sends, or queues, or says why not. Called with the outbox locked.
+    pub(super) fn append(
+        &self,
+        out: &mut Outbound,
+        delivery: &Delivery<'_>,
+        shared: &OnceCell<Arc<Message>>,
+        now_ms: u64,
+    ) -> Result<Delivered, Metric> {
+        let (version, limits) = (self.version(), self.limits());
+        if out.flags.has(Flags::CLOSING) {
+            return Err(Metric::DroppedClosed);
         }
+        if delivery.qos != QoS::AtMostOnce {
+            return send_or_queue(out, version, limits, delivery, shared, now_ms);
+        }
+        if out.backlog_bytes() >= limits.outbox_max_bytes as usize {
+            return Err(Metric::DroppedOutboxFull);
+        }
+        let fits = append_publish(out, version, &delivery.form(0), now_ms);
+        fits.then_some(Delivered::Sent).ok_or(Metric::DroppedTooLarge)
+    }
+
+    pub(super) fn count(&self, delivered: Result<Delivered, Metric>) -> Delivered {
+        let metric = match delivered {
+            Ok(Delivered::Sent) => Metric::PublishSent,
+            Ok(other) => return other,
+            Err(metric) => metric,
+        };
+        self.context().counters.increment(metric);
+        delivered.unwrap_or(Delivered::Dropped)
     }
 
     /// Sends what a persistent session's queue holds, in order, as far as the client's window and
@@ -328,6 +348,7 @@ impl Conn {
     }
 
     /// Handles PUBACK, PUBREC or PUBCOMP. What the cluster must hear of it is added to `steps`.
+    /// Says whether more could be sent than waits here.
     ///
     /// # Errors
     /// The packet is not the one that the delivery awaits.
@@ -337,12 +358,12 @@ impl Conn {
         packet_id: u16,
         code: ReasonCode,
         steps: &mut Vec<(QueueSeq, DeliveryStep)>,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<bool, ReasonCode> {
         let version = self.version();
-        let known = self.with_out(|out| {
+        let (known, hungry) = self.with_out(|out| {
             let sending = out.cold.as_mut().and_then(|cold| cold.sending.as_mut());
-            let Some(sending) = sending else { return Ok(false) };
-            let Some((seq, awaits)) = sending.window.find(packet_id) else { return Ok(false) };
+            let Some(sending) = sending else { return Ok((false, false)) };
+            let Some((seq, awaits)) = sending.window.find(packet_id) else { return Ok((false, false)) };
             let stored = sending.stored;
             let (next, step) = match (ack, awaits) {
                 (ClientAck::Ack, Awaits::Ack) | (ClientAck::Comp, Awaits::Comp) => {
@@ -354,7 +375,7 @@ impl Conn {
                 }
                 (ClientAck::Rec, Awaits::Rec) if stored => (Awaits::Record, Some(DeliveryStep::Received)),
                 (ClientAck::Rec, Awaits::Rec | Awaits::Comp) => (Awaits::Comp, None),
-                (ClientAck::Rec, Awaits::Record) => return Ok(true),
+                (ClientAck::Rec, Awaits::Record) => return Ok((true, false)),
                 _ => return Err(ReasonCode::ProtocolError),
             };
             sending.window.advance(seq, next);
@@ -366,7 +387,7 @@ impl Conn {
             if next == Awaits::Nothing {
                 self.send_waiting(out);
             }
-            Ok(true)
+            Ok((true, next == Awaits::Nothing && out.flags.has(Flags::HUNGRY)))
         })?;
         if !known {
             self.context().counters.increment(Metric::UnknownPacketIds);
@@ -375,7 +396,7 @@ impl Conn {
                 self.with_out(|out| out.append(|buf| encode::pubrel(buf, version, packet_id, reason)));
             }
         }
-        Ok(())
+        Ok(hungry)
     }
 
     /// Moves what waits into the window as far as there is room. Called with the outbox locked.

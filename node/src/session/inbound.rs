@@ -100,6 +100,8 @@ struct Batch {
     packets: u64,
     publishes: u64,
     fault: Option<DecodeError>,
+    /// There is room for more deliveries than the connection has.
+    wants_more: bool,
     /// Something may have grown beyond its bound.
     check_stall: bool,
 }
@@ -200,7 +202,7 @@ impl Inbound {
                 self.since_ms = now_ms;
             }
         }
-        if self.phase == Phase::Open && conn.is_persistent() {
+        if self.phase == Phase::Open {
             let service = &conn.context().service;
             let passed_over = conn.take_passed_over();
             if !passed_over.is_empty() {
@@ -387,7 +389,7 @@ impl Inbound {
     }
 
     /// After the packets of a batch: what is told once per batch.
-    fn settle(&mut self, conn: &Arc<Conn>, batch: Batch) -> Flow {
+    fn settle(&mut self, conn: &Arc<Conn>, mut batch: Batch) -> Flow {
         let context = conn.context();
         if batch.packets > 0 {
             context.counters.add(Metric::PacketsReceived, batch.packets);
@@ -397,10 +399,11 @@ impl Inbound {
         }
         if !batch.steps.is_empty() {
             context.service.progress(conn, &batch.steps);
-            if batch.steps.iter().any(|(_, step)| *step == DeliveryStep::Done) {
-                conn.take_hungry();
-                context.service.wants_more(conn);
-            }
+            batch.wants_more |= batch.steps.iter().any(|(_, step)| *step == DeliveryStep::Done);
+        }
+        if batch.wants_more {
+            conn.take_hungry();
+            context.service.wants_more(conn);
         }
         self.follow(conn, batch.now_ms);
         match self.phase {
@@ -527,7 +530,15 @@ impl Inbound {
 
 impl Batch {
     fn new(now_ms: u64) -> Self {
-        Self { now_ms, steps: Vec::new(), packets: 0, publishes: 0, fault: None, check_stall: false }
+        Self {
+            now_ms,
+            steps: Vec::new(),
+            packets: 0,
+            publishes: 0,
+            fault: None,
+            wants_more: false,
+            check_stall: false,
+        }
     }
 }
 
@@ -537,8 +548,11 @@ fn client_ack(
     ack: &Ack<'_>,
     batch: &mut Batch,
 ) -> Result<(), DecodeError> {
-    conn.client_ack(kind, ack.packet_id, ack.reason, &mut batch.steps)
-        .map_err(|reason| DecodeError::new(reason, "an acknowledgement that the delivery does not await"))
+    let hungry = conn
+        .client_ack(kind, ack.packet_id, ack.reason, &mut batch.steps)
+        .map_err(|reason| DecodeError::new(reason, "an acknowledgement that the delivery does not await"))?;
+    batch.wants_more |= hungry;
+    Ok(())
 }
 
 fn subscribe_to(conn: &Arc<Conn>, subscribe: &Subscribe<'_>, batch: &mut Batch) {

@@ -8,6 +8,7 @@ use super::pool;
 use super::proof::Proof;
 use crate::auth::Outcome;
 use crate::mqtt::{ReasonCode, frame_len};
+use crate::state::Replays;
 
 /// Room for the longest header of a WebSocket frame from a server.
 const FRAME_HEADER_MAX: usize = 10;
@@ -61,7 +62,8 @@ impl Flags {
     pub const FRAMED: u8 = 32;
     /// The owner does not read because of the client's backlog and wants to know when it is gone.
     pub const STALLED: u8 = 64;
-    /// Deliveries of a persistent session found the outbox or the window full.
+    /// Deliveries of a persistent session, or retained messages, found the outbox or the window
+    /// full.
     pub const HUNGRY: u8 = 128;
 
     pub fn has(self, any: u8) -> bool {
@@ -99,6 +101,8 @@ pub(super) struct Cold {
     pub greeting: Option<Box<Greeting>>,
     pub sending: Option<Box<Sending>>,
     pub receiving: Option<Box<Receiving>>,
+    /// Subscriptions whose retained messages have not all been sent.
+    pub replays: Option<Box<Replays>>,
     /// Who the client has proved to be by enhanced authentication.
     pub identity: Option<Arc<str>>,
     /// The answer to a step of it that the owner has not seen.
@@ -299,10 +303,28 @@ impl Outbound {
         }
     }
 
-    /// Whether one more delivery could go to the client.
-    pub fn window_has_room(&self) -> bool {
+    pub fn replays(&self) -> Option<&Replays> {
+        self.cold.as_ref()?.replays.as_deref()
+    }
+
+    /// The replays, to be put back; `None` if there are none, or nothing may be appended.
+    pub fn take_replays(&mut self) -> Option<Box<Replays>> {
+        let replays = self.cold.as_mut()?.replays.take();
+        replays.filter(|_| !self.flags.has(Flags::CLOSING))
+    }
+
+    /// Whether one more delivery at QoS 1 or 2 could go to the client, and be the next to go.
+    pub fn has_room_at_once(&self) -> bool {
         let sending = self.cold.as_ref().and_then(|cold| cold.sending.as_ref());
-        sending.is_none_or(|sending| sending.has_room(self.receive_maximum))
+        sending.is_none_or(|sending| sending.has_room_at_once(self.receive_maximum))
+    }
+
+    /// Whether deliveries that found no room might find it now, but for the outbox.
+    pub fn may_go_on(&self) -> bool {
+        let sending = self.cold.as_ref().and_then(|cold| cold.sending.as_ref());
+        // Retained messages at QoS 0 need no room in the window.
+        let has_room = sending.is_none_or(|sending| sending.has_room(self.receive_maximum));
+        self.flags.has(Flags::HUNGRY) && (has_room || self.replays().is_some())
     }
 
     /// Takes everything for writing: the buffer and how much of its front is to be passed over.
@@ -366,6 +388,7 @@ impl Outbound {
                 || cold.greeting.is_some()
                 || cold.sending.is_some()
                 || cold.receiving.is_some()
+                || cold.replays.is_some()
                 || cold.identity.is_some()
                 || cold.outcome.is_some();
             if !in_use {

@@ -117,7 +117,8 @@ pub trait Service: Send + Sync + 'static {
     /// batch that was read. `Received` is answered by [`Conn::received`] once it is recorded.
     fn progress(&self, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]);
 
-    /// A persistent session's window has room (again): pump from [`Conn::next_seq`].
+    /// There is room (again) for stored deliveries from [`Conn::next_seq`] on, or for
+    /// [`Conn::send_retained`].
     fn wants_more(&self, conn: &Arc<Conn>);
 
     /// The connection is over. Exactly once for every connection that called `connect`, after all

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::limits::NodeLimits;
-use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq};
+use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq, Replay};
 use crate::mqtt::{Message, QoS, SubOptions};
 
 /// What one origin put into one log entry. An origin's packs are applied only in the order of
@@ -161,6 +161,12 @@ pub enum Command {
         bytes: Bytes,
         last: bool,
     },
+    /// A session's queue has room for more of the retained messages that its subscriptions are to
+    /// get; see [`Effect::ReplayNext`].
+    Replay {
+        client: Arc<str>,
+        incarnation: Incarnation,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -230,16 +236,19 @@ pub enum Effect {
     Deliver { message: Arc<Message>, online: Vec<AtQos0> },
     /// A clean member of a shared group on `node` was picked for a logged message.
     DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message> },
-    /// A subscription of `client` gets these retained messages, at QoS 0: those that it gets at
-    /// QoS 1 and 2 are in its queue. Its owner is (`node`, `epoch`).
-    Retained {
+    /// The owner (`node`, `epoch`) begins to send a subscription of `client` its retained messages
+    /// at QoS 0, which are not queued; `None`: it ends what it has begun.
+    Replay {
         client: Arc<str>,
         node: NodeId,
         epoch: Epoch,
         incarnation: Incarnation,
-        subscription_id: u32,
-        messages: Vec<Arc<Message>>,
+        filter: Box<str>,
+        replay: Option<Replay>,
     },
+    /// Queueing `client`'s retained messages took a pause: its owner (`node`, `epoch`) proposes a
+    /// [`Command::Replay`], so that what others propose has its turn.
+    ReplayNext { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
     /// `client`'s queue has something new to send; its owner is (`node`, `epoch`).
     Wake { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
     /// The node's life `epoch` is over.

@@ -76,6 +76,21 @@ pub const BRING_BYTES: usize = 1 << 20;
 /// Expired retained messages that one `Tick` removes at most.
 pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;
 
+/// Retained topics that one step of a client's replays looks at: nobody waits longer than that
+/// for the state.
+pub const REPLAY_VISITS_MAX: usize = 1024;
+
+/// Deliveries waiting in a session's queue below which it is given more retained messages, up to
+/// as many: enough that its client need not wait for them, and far from the queue's own bound.
+pub const REPLAY_BELOW: usize = 256;
+
+/// Bytes of a session's queue from which on it is given no more retained messages for now.
+pub const REPLAY_BELOW_BYTES: usize = 8 << 20;
+
+/// Topics of one replay whose retained message was given early. Beyond it, a newer message of yet
+/// another topic is delivered before the topic's retained one.
+pub const REPLAY_EARLY_MAX: usize = 4096;
+
 /// Subscribers of one filter that a publishing node looks at to learn who is online; beyond it,
 /// it takes every node for concerned.
 pub const ONLINE_PROBE_MAX: usize = 64;

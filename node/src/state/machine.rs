@@ -172,7 +172,7 @@ impl State {
                 self.subscribe(client, *incarnation, subscriptions, effects)
             }
             Command::Unsubscribe { client, incarnation, filters } => {
-                self.unsubscribe(client, *incarnation, filters)
+                self.unsubscribe(client, *incarnation, filters, effects)
             }
             Command::Publish { message, exactly_once, or_refuse } => {
                 self.logged_publish(message, *exactly_once, *or_refuse, effects)
@@ -186,6 +186,7 @@ impl State {
             Command::Progress { client, incarnation, steps } => {
                 self.progress(client, *incarnation, steps, effects)
             }
+            Command::Replay { client, incarnation } => self.replay_next(client, *incarnation, effects),
             Command::Sweep { clients, routes } => {
                 for client in clients {
                     self.sweep(client, effects);

@@ -27,6 +27,7 @@ mod parcel;
 mod publish;
 mod query;
 mod queue;
+mod replay;
 mod retained;
 mod routes;
 mod session;
@@ -45,6 +46,7 @@ pub use nodes::NodeStatus;
 pub use parcel::{Parcel, Shelf, Slot, Stock};
 pub use query::{ClientInfo, Counts, Due, PublishMatch, SharedMatch, SweepCursor};
 pub use queue::StoredPage;
+pub use replay::{Replay, Replayed, Replays, Resumed};
 pub use snapshot::Frozen;
 
 /// A node's identity: 64 random bits written to its disk at its first start.

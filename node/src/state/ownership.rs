@@ -20,14 +20,19 @@ impl State {
         let incarnation = self.next_incarnation(cause);
         let will = claim.will.clone().map(Arc::new);
         self.nodes.claim_added(cause.life);
-        let clock_ms = self.clock_ms;
+        let (clock_ms, queue_limits) = (self.clock_ms, self.allowed.queue);
         let resumed = self.sessions.update(client, |session| {
             session.incarnation = incarnation;
             session.queue.claimed();
             own(session, cause, claim, will.clone());
             session.queue.reserve(session.reserved_max(), clock_ms);
+            session.answer_replay();
+            session.is_hungry(&queue_limits)
         });
-        if resumed.is_some() {
+        if let Some(is_hungry) = resumed {
+            if is_hungry {
+                self.refill(client, effects);
+            }
             return Outcome::Claimed { incarnation, session_present: true };
         }
         let claimed = if claim.expiry_s == 0 {

@@ -97,7 +97,8 @@ impl State {
     /// Queues the message for the persistent sessions that get it at QoS 1 and 2, and says which
     /// of the others are online.
     fn deliver_to_subscribers(&mut self, message: &Arc<Message>, effects: &mut Vec<Effect>) -> Reach {
-        let Self { subscribers, sessions, nodes, clock_ms, allowed, stock, .. } = self;
+        let Self { subscribers, sessions, retained, nodes, clock_ms, allowed, stock, .. } = self;
+        let limits = &allowed.queue;
         let parcel = OnceCell::new();
         let (mut reach, mut online, mut wakes) = (Reach::default(), Vec::new(), Vec::new());
         for hit in subscribers.hits(&message.topic, &message.publisher) {
@@ -113,10 +114,11 @@ impl State {
             }
             let Some(session) = sessions.session_mut(hit.client) else { continue };
             let retain = message.retain && hit.retain_as_published;
+            session.queue_retained_of(message, retained, hit.client, stock, limits, *clock_ms);
             let extra = Extra { ids: hit.ids, group: None };
             let parcel = parcel.get_or_init(|| Parcel::new(Arc::clone(message), stock));
             let entry = Entry::new(Arc::clone(parcel), qos, retain, extra);
-            if !session.queue.push(entry, &allowed.queue, *clock_ms) {
+            if !session.queue.push(entry, limits, *clock_ms) {
                 reach.refused += 1;
                 continue;
             }
@@ -168,8 +170,10 @@ impl State {
                 // Should the session end, it is another's, and `apply` has to know whose.
                 let parcel = Parcel::staying(Arc::clone(message), &self.stock);
                 let entry = Entry::new(parcel, qos, retain, extra);
-                let Some(session) = self.sessions.session_mut(&client) else { return Reach::default() };
-                if !session.queue.push(entry, &self.allowed.queue, self.clock_ms) {
+                let Self { sessions, retained, clock_ms, allowed, stock, .. } = self;
+                let Some(session) = sessions.session_mut(&client) else { return Reach::default() };
+                session.queue_retained_of(message, retained, &client, stock, &allowed.queue, *clock_ms);
+                if !session.queue.push(entry, &allowed.queue, *clock_ms) {
                     return Reach { refused: 1, ..Reach::default() };
                 }
                 self.wake(&client, effects);

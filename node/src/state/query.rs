@@ -9,11 +9,15 @@ use super::limits::{DUE_VISITS_MAX, ONLINE_PROBE_MAX};
 use super::machine::State;
 use super::nodes::{LifeId, NodeStatus};
 use super::queue::StoredPage;
+use super::replay::Part;
 use super::session::NEVER;
 use super::sessions::Claimed;
 use super::shared::Group;
-use super::{Epoch, Incarnation, NodeId, NodeInfo, QueueSeq, Subscription};
-use crate::mqtt::{Message, QoS};
+use super::subscribers::Sub;
+use super::{
+    Epoch, Incarnation, NodeId, NodeInfo, QueueSeq, Replay, Replayed, Replays, Resumed, Subscription,
+};
+use crate::mqtt::{Message, QoS, SubOptions};
 
 /// Who has to take part in a publish. Reusable: [`State::match_publish`] clears it first.
 #[derive(Clone, Debug, Default)]
@@ -277,9 +281,36 @@ impl State {
         self.owner(client).is_some_and(|(n, ..)| n == node)
     }
 
-    /// The retained messages that match a (not shared) filter, in the order of topics.
-    pub fn retained_matches<'a>(&'a self, filter: &str, f: impl FnMut(&'a Arc<Message>)) {
-        self.retained.matches(filter, self.clock_ms, f);
+    /// What a clean session's new subscription gets of the retained messages, from this moment on;
+    /// `None`: nothing.
+    pub fn replay(&self, filter: &str, options: SubOptions, id: u32, is_new: bool) -> Option<Replay> {
+        let sub = Sub { options, id };
+        sub.wants_retained(filter, is_new).then(|| self.retained.replay(filter, sub, Part::All)).flatten()
+    }
+
+    /// Goes on with a client's replays: calls `take` with what is next until it says that it did
+    /// not take it, or until `visits`, which the topics looked at are counted down from, is 0.
+    /// [`REPLAY_VISITS_MAX`](super::limits::REPLAY_VISITS_MAX) is for one use of the state's lock.
+    pub fn resume(
+        &self,
+        replays: &mut Replays,
+        client: &str,
+        visits: &mut usize,
+        take: &mut dyn FnMut(Replayed<'_>) -> bool,
+    ) -> Resumed {
+        self.retained.resume(replays, client, self.clock_ms, visits, take)
+    }
+
+    /// Gives what a client's replays have of this topic, ahead of a newer message that is about to
+    /// be delivered: a topic's messages keep their order [MQTT-4.6.0-5].
+    pub fn catch_up(
+        &self,
+        replays: &mut Replays,
+        client: &str,
+        topic: &str,
+        take: &mut dyn FnMut(Replayed<'_>) -> bool,
+    ) {
+        self.retained.catch_up(replays, topic, client, self.clock_ms, take);
     }
 
     pub fn retained_get(&self, topic: &str) -> Option<&Arc<Message>> {

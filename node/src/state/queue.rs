@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, WhenFull};
+use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, REPLAY_BELOW, REPLAY_BELOW_BYTES, WhenFull};
 use super::parcel::Parcel;
 use super::{DeliveryStep, QueueSeq, Stored};
 use crate::mqtt::QoS;
@@ -109,6 +109,20 @@ impl Queue {
         self.bytes
     }
 
+    /// Whether one more retained message of a new subscription may be appended, which leaves half of
+    /// what the limits allow to other messages. If not, there are deliveries whose progress will
+    /// make room.
+    pub(super) fn has_room_for_retained(&self, limits: &QueueLimits) -> bool {
+        let is_low = self.waiting.len() < REPLAY_BELOW && self.bytes < REPLAY_BELOW_BYTES;
+        self.len() == 0 || (is_low && !limits.are_exceeded_by(2 * (self.len() + 1), 2 * self.bytes))
+    }
+
+    /// Appends a retained message for which there is room.
+    pub(super) fn push_retained(&mut self, entry: Entry) {
+        self.bytes += entry.parcel.size_bytes();
+        self.waiting.push_back(entry);
+    }
+
     /// Messages lost to the limits.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
@@ -118,15 +132,11 @@ impl Queue {
     /// waits is dropped; never what was just appended, so that a message larger than the limit has
     /// its turn. What is in the window is never dropped.
     pub(super) fn push(&mut self, entry: Entry, limits: &QueueLimits, clock_ms: u64) -> bool {
-        let size = entry.parcel.size_bytes();
-        if limits.when_full == WhenFull::Refuse {
-            self.drop_expired(clock_ms);
-            if self.len() > 0 && limits.are_exceeded_by(self.len() + 1, self.bytes + size) {
-                self.dropped += 1;
-                return false;
-            }
+        if !self.accepts(entry.parcel.size_bytes(), limits, clock_ms) {
+            self.dropped += 1;
+            return false;
         }
-        self.bytes += size;
+        self.bytes += entry.parcel.size_bytes();
         self.waiting.push_back(entry);
         while self.waiting.len() > 1 && limits.are_exceeded_by(self.len(), self.bytes) {
             let Some(oldest) = self.waiting.pop_front() else { break };
@@ -134,6 +144,15 @@ impl Queue {
             self.dropped += u64::from(!oldest.is_expired(clock_ms));
         }
         true
+    }
+
+    /// Whether a message of this size would not be refused. What has expired makes room for it.
+    pub(super) fn accepts(&mut self, size_bytes: usize, limits: &QueueLimits, clock_ms: u64) -> bool {
+        if limits.when_full == WhenFull::DropOldest {
+            return true;
+        }
+        self.drop_expired(clock_ms);
+        self.len() == 0 || !limits.are_exceeded_by(self.len() + 1, self.bytes + size_bytes)
     }
 
     /// Makes room of what has expired at the front.

@@ -7,15 +7,27 @@ use std::sync::Arc;
 use super::cow::CowMap;
 use super::limits::NodeLimits;
 use super::queue::is_expired;
-use crate::mqtt::Message;
+use super::replay::Revision;
+use crate::mqtt::{Message, QoS};
 use crate::topic::is_wildcard;
+
+/// The message of a topic, and when it was set.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub message: Arc<Message>,
+    pub revision: Revision,
+}
 
 /// One message per topic. Wildcard look-ups go over the ordered topics and jump whatever cannot
 /// match.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    messages: CowMap<Arc<Message>>,
+    messages: CowMap<Kept>,
     topics: BTreeSet<Arc<str>>,
+    /// That of the message set last.
+    revision: Revision,
+    /// Messages that were published at QoS 0.
+    at_qos0: usize,
     /// Of messages that expire: when, and which topic.
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
@@ -29,7 +41,7 @@ impl Retained {
     pub(super) fn has_room(&self, message: &Message, limits: &NodeLimits) -> bool {
         let size = message.size_bytes();
         let (messages, freed) = match self.messages.get(&message.topic) {
-            Some(old) => (self.messages.len(), old.size_bytes()),
+            Some(old) => (self.messages.len(), old.message.size_bytes()),
             None => (self.messages.len() + 1, 0),
         };
         message.payload.is_empty()
@@ -58,11 +70,22 @@ impl Retained {
             self.remove(&message.topic);
             return;
         }
+        self.revision += 1;
+        self.insert(message, self.revision);
+    }
+
+    /// As it was when the message was set last, before the messages of a snapshot are put back.
+    pub(super) fn restore(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+
+    /// Puts back a message that was set at `revision`.
+    pub(super) fn insert(&mut self, message: &Arc<Message>, revision: Revision) {
         let topic = match self.messages.get_key_value(&message.topic) {
             Some((topic, old)) => {
-                self.bytes -= old.size_bytes();
-                self.expiries.remove(&(old.expires_at_ms, Arc::clone(topic)));
-                Arc::clone(topic)
+                let (topic, old) = (Arc::clone(topic), Arc::clone(&old.message));
+                self.forget(&topic, &old);
+                topic
             }
             None => {
                 let topic: Arc<str> = message.topic.as_ref().into();
@@ -71,19 +94,29 @@ impl Retained {
             }
         };
         self.bytes += message.size_bytes();
+        self.at_qos0 += usize::from(message.qos == QoS::AtMostOnce);
         if message.expires_at_ms != 0 {
             self.expiries.insert((message.expires_at_ms, Arc::clone(&topic)));
         }
-        self.messages.insert(topic, Arc::clone(message));
+        self.messages.insert(topic, Kept { message: Arc::clone(message), revision });
+    }
+
+    /// Takes a topic's message out of the sums.
+    fn forget(&mut self, topic: &Arc<str>, old: &Message) {
+        self.bytes -= old.size_bytes();
+        self.at_qos0 -= usize::from(old.qos == QoS::AtMostOnce);
+        if old.expires_at_ms != 0 {
+            self.expiries.remove(&(old.expires_at_ms, Arc::clone(topic)));
+        }
     }
 
     fn remove(&mut self, topic: &str) {
-        let Some((topic, old)) = self.messages.get_key_value(topic) else { return };
+        let Some((topic, _)) = self.messages.get_key_value(topic) else { return };
         let topic = Arc::clone(topic);
-        self.bytes -= old.size_bytes();
-        self.expiries.remove(&(old.expires_at_ms, Arc::clone(&topic)));
         self.topics.remove(&topic);
-        self.messages.remove(&topic);
+        if let Some(old) = self.messages.remove(&topic) {
+            self.forget(&topic, &old.message);
+        }
     }
 
     /// Removes up to `max` expired messages.
@@ -102,32 +135,66 @@ impl Retained {
         self.bytes
     }
 
-    pub(super) fn messages(&self) -> &CowMap<Arc<Message>> {
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// How many messages were published at QoS 0.
+    pub(super) fn at_qos0(&self) -> usize {
+        self.at_qos0
+    }
+
+    pub(super) fn messages(&self) -> &CowMap<Kept> {
         &self.messages
     }
 
     pub(super) fn get(&self, topic: &str, clock_ms: u64) -> Option<&Arc<Message>> {
-        self.messages.get(topic).filter(|m| !is_expired(m.expires_at_ms, clock_ms))
+        self.get_upto(topic, Revision::MAX, clock_ms)
     }
 
-    /// Calls `f` with the messages whose topic the (not shared) filter matches, in the order of
-    /// topics.
-    pub(super) fn matches<'a>(&'a self, filter: &str, clock_ms: u64, mut f: impl FnMut(&'a Arc<Message>)) {
+    /// The topic's message, if it was not set after `upto`.
+    pub(super) fn get_upto(&self, topic: &str, upto: Revision, clock_ms: u64) -> Option<&Arc<Message>> {
+        let kept = self.messages.get(topic).filter(|kept| kept.revision <= upto)?;
+        (!is_expired(kept.message.expires_at_ms, clock_ms)).then_some(&kept.message)
+    }
+
+    /// Whether looking for what the (not shared) filter matches is worth it.
+    pub(super) fn may_match(&self, filter: &str) -> bool {
+        if is_wildcard(filter) { self.messages.len() > 0 } else { self.messages.get(filter).is_some() }
+    }
+
+    /// Calls `f` with the topics, from `from` on and in their order, that the (not shared) filter
+    /// matches, until it returns false or `visits`, which is counted down, is 0.
+    pub(super) fn walk(
+        &self,
+        filter: &str,
+        from: &str,
+        visits: &mut usize,
+        mut f: impl FnMut(&str) -> bool,
+    ) -> Walked {
         if !is_wildcard(filter) {
-            if let Some(message) = self.get(filter, clock_ms) {
-                f(message);
+            if filter < from || self.messages.get(filter).is_none() {
+                return Walked::End;
             }
-            return;
+            if *visits == 0 {
+                return Walked::Paused(filter.into());
+            }
+            *visits -= 1;
+            return if f(filter) { Walked::End } else { Walked::Stopped(filter.into()) };
         }
         let levels: Vec<&str> = filter.split('/').collect();
-        let mut from = Bound::Unbounded;
+        let mut from = Bound::Included(from);
         let mut seek;
         'seek: loop {
             for topic in self.topics.range::<str, _>((from, Bound::Unbounded)) {
+                if *visits == 0 {
+                    return Walked::Paused((&**topic).into());
+                }
+                *visits -= 1;
                 match compare(&levels, topic) {
                     Step::Match => {
-                        if let Some(message) = self.get(topic, clock_ms) {
-                            f(message);
+                        if !f(topic) {
+                            return Walked::Stopped((&**topic).into());
                         }
                     }
                     Step::Next => {}
@@ -136,12 +203,23 @@ impl Retained {
                         from = Bound::Included(&*seek);
                         continue 'seek;
                     }
-                    Step::End => return,
+                    Step::End => return Walked::End,
                 }
             }
-            return;
+            return Walked::End;
         }
     }
+}
+
+/// Why a walk over the topics ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Walked {
+    /// There are no more.
+    End,
+    /// This one was not taken.
+    Stopped(Box<str>),
+    /// Enough topics were visited; this one is next.
+    Paused(Box<str>),
 }
 
 enum Step {
@@ -224,7 +302,11 @@ mod tests {
 
     fn found(retained: &Retained, filter: &str, clock_ms: u64) -> Vec<String> {
         let mut topics = Vec::new();
-        retained.matches(filter, clock_ms, |m| topics.push(m.topic.to_string()));
+        let walked = retained.walk(filter, "", &mut usize::MAX.clone(), |topic| {
+            topics.extend(retained.get(topic, clock_ms).map(|m| m.topic.to_string()));
+            true
+        });
+        assert_eq!(walked, Walked::End);
         topics
     }
 

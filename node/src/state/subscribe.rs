@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use super::limits::REPLAY_VISITS_MAX;
 use super::machine::State;
-use super::parcel::Parcel;
-use super::queue::{Entry, Extra};
+use super::replay::Part;
+use super::session::Session;
 use super::subscribers::Sub;
-use super::{Added, DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Subscription};
-use crate::mqtt::QoS;
-use crate::topic::split_shared;
+use super::{Added, DeliveryStep, Effect, Incarnation, Outcome, QueueSeq, Replay, Subscription};
 
 impl State {
     pub(super) fn subscribe(
@@ -37,56 +36,95 @@ impl State {
                 }
             })
             .collect();
+        let mut visits = REPLAY_VISITS_MAX;
         for (subscription, added) in subscriptions.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
             self.link(&subscription.filter, &key, sub_of(subscription));
-            let is_new = *added == Added::New;
-            self.give_retained(&key, &subscription.filter, sub_of(subscription), is_new, effects);
+            self.begin_replay(&key, subscription, *added == Added::New, effects);
+            self.queue_retained(&key, &mut visits);
         }
         self.wake(client, effects);
+        self.ask_for_replay(client, effects);
         Outcome::Subscribed { added }
     }
 
-    /// Gives a subscription its retained messages, in the order of topics [MQTT-3.3.1-9 to
-    /// MQTT-3.3.1-11]: those at QoS 1 and 2 are queued, those at QoS 0 sent by the owner. Shared
-    /// subscriptions get none.
-    fn give_retained(
+    /// Sees to it that a subscription gets its retained messages [MQTT-3.3.1-9 to MQTT-3.3.1-11]:
+    /// those at QoS 1 and 2 are queued, those at QoS 0 sent by the owner. Shared subscriptions get
+    /// none. What an earlier subscription to the filter has not got yet, the session still gets,
+    /// unless it is all sent again.
+    fn begin_replay(
         &mut self,
         client: &Arc<str>,
-        filter: &str,
-        sub: Sub,
+        subscription: &Subscription,
         is_new: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let wanted = match sub.options.retain_handling {
-            0 => true,
-            1 => is_new,
-            _ => false,
-        };
-        if !wanted || split_shared(filter).is_some() {
+        let (filter, sub) = (&subscription.filter, sub_of(subscription));
+        if !sub.wants_retained(filter, is_new) {
             return;
         }
-        let Self { retained, sessions, clock_ms, nodes, allowed, stock, .. } = self;
+        let Self { retained, sessions, .. } = self;
         let Some(session) = sessions.session_mut(client) else { return };
-        let mut messages = Vec::new();
-        retained.matches(filter, *clock_ms, |message| {
-            let qos = message.qos.min(sub.options.qos);
-            if sub.excludes(client, &message.publisher) {
-                return;
-            }
-            if qos == QoS::AtMostOnce {
-                return messages.push(Arc::clone(message));
-            }
-            let ids = std::iter::once(sub.id).filter(|id| *id != 0).collect();
-            let extra = Extra { ids, group: None };
-            let parcel = Parcel::new(Arc::clone(message), stock);
-            session.queue.push(Entry::new(parcel, qos, true, extra), &allowed.queue, *clock_ms);
-        });
-        if let Some((node, epoch)) = session.owner.and_then(|owner| nodes.up(owner))
-            && !messages.is_empty()
-        {
-            let (client, incarnation, subscription_id) = (Arc::clone(client), session.incarnation, sub.id);
-            effects.push(Effect::Retained { client, node, epoch, incarnation, subscription_id, messages });
+        let queued = sub.is_durable().then(|| retained.replay(filter, sub, Part::Queued)).flatten();
+        session.set_replay(filter, queued);
+        let unqueued = retained.replay(filter, sub, Part::Unqueued);
+        if unqueued.is_some() || !is_new {
+            self.replay_at_owner(client, filter, unqueued, effects);
         }
+    }
+
+    fn replay_at_owner(&self, client: &str, filter: &str, replay: Option<Replay>, effects: &mut Vec<Effect>) {
+        let Some(session) = self.sessions.session(client) else { return };
+        if let Some((node, epoch)) = session.owner.and_then(|owner| self.nodes.up(owner))
+            && let Some(client) = self.sessions.key(client)
+        {
+            let (client, incarnation) = (Arc::clone(client), session.incarnation);
+            effects.push(Effect::Replay { client, node, epoch, incarnation, filter: filter.into(), replay });
+        }
+    }
+
+    /// Queues retained messages that the session is to get; see [`Session::queue_retained`].
+    fn queue_retained(&mut self, client: &str, visits: &mut usize) {
+        let Self { retained, sessions, clock_ms, allowed, stock, .. } = self;
+        if sessions.session(client).is_some_and(|session| session.is_hungry(&allowed.queue))
+            && let Some(session) = sessions.session_mut(client)
+        {
+            session.queue_retained(retained, client, stock, &allowed.queue, *clock_ms, visits);
+        }
+    }
+
+    /// If the queue should hold more retained messages already: the rest is for another command.
+    pub(super) fn ask_for_replay(&mut self, client: &str, effects: &mut Vec<Effect>) {
+        let limits = &self.allowed.queue;
+        let waits = |s: &Session| s.is_hungry(limits) && s.replaying.as_ref().is_some_and(|r| !r.asked);
+        let Some(session) = self.sessions.session(client).filter(|s| waits(s)) else { return };
+        let Some((node, epoch)) = session.owner.and_then(|owner| self.nodes.up(owner)) else { return };
+        let Some(key) = self.sessions.key(client).map(Arc::clone) else { return };
+        let Some(session) = self.sessions.session_mut(client) else { return };
+        if let Some(replaying) = &mut session.replaying {
+            replaying.asked = true;
+        }
+        effects.push(Effect::ReplayNext { client: key, node, epoch, incarnation: session.incarnation });
+    }
+
+    /// `Command::Replay`.
+    pub(super) fn replay_next(
+        &mut self,
+        client: &str,
+        incarnation: Incarnation,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
+        session.answer_replay();
+        self.refill(client, effects);
+        Outcome::Ok
+    }
+
+    /// After the session's queue may have got room.
+    pub(super) fn refill(&mut self, client: &str, effects: &mut Vec<Effect>) {
+        let mut visits = REPLAY_VISITS_MAX;
+        self.queue_retained(client, &mut visits);
+        self.wake(client, effects);
+        self.ask_for_replay(client, effects);
     }
 
     pub(super) fn unsubscribe(
@@ -94,11 +132,14 @@ impl State {
         client: &str,
         incarnation: Incarnation,
         filters: &[Box<str>],
+        effects: &mut Vec<Effect>,
     ) -> Outcome {
         let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
         let existed: Vec<bool> = filters.iter().map(|f| session.subs.remove(f).is_some()).collect();
+        filters.iter().for_each(|filter| session.set_replay(filter, None));
         for (filter, _) in filters.iter().zip(&existed).filter(|(_, existed)| **existed) {
             self.unlink(filter, client);
+            self.replay_at_owner(client, filter, None, effects);
         }
         Outcome::Unsubscribed { existed }
     }
@@ -114,7 +155,7 @@ impl State {
         for (seq, step) in steps {
             session.queue.progress(*seq, *step);
         }
-        self.wake(client, effects);
+        self.refill(client, effects);
         Outcome::Ok
     }
 }

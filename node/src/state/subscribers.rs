@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::mqtt::{QoS, SubOptions};
-use crate::topic::Index;
+use crate::topic::{Index, split_shared};
 
 /// What a subscription says besides its filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,17 @@ pub(super) struct Sub {
 impl Sub {
     pub(super) fn is_durable(&self) -> bool {
         self.options.qos > QoS::AtMostOnce
+    }
+
+    /// Whether the retained messages go to a subscription [MQTT-3.3.1-9 to MQTT-3.3.1-11]: to a
+    /// shared one they do not [MQTT-4.8.2].
+    pub(super) fn wants_retained(&self, filter: &str, is_new: bool) -> bool {
+        split_shared(filter).is_none()
+            && match self.options.retain_handling {
+                0 => true,
+                1 => is_new,
+                _ => false,
+            }
     }
 
     /// Whether a message of `publisher` must not go to `client` [MQTT-3.8.3-3].

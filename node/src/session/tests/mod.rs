@@ -6,4 +6,5 @@ mod delivering;
 mod limits;
 mod publishing;
 mod reading;
+mod retained;
 mod writing;

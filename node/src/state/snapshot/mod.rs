@@ -13,6 +13,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::LifeId;
+use super::replay::Revision;
+use super::session::Replaying;
 use super::subscribers::Sub;
 use super::{Incarnation, QueueSeq, Will};
 use crate::mqtt::{Message, QoS};
@@ -42,6 +44,13 @@ mod kind {
 struct Meta {
     clock_ms: u64,
     last_incarnation: Incarnation,
+    retained_revision: Revision,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RetainedItem {
+    message: Arc<Message>,
+    revision: Revision,
 }
 
 /// Closes a snapshot: one cut short at a record's end lacks it.
@@ -80,6 +89,7 @@ struct SessionItem {
     dropped: u64,
     window: Vec<(QueueSeq, EntryItem)>,
     waiting: Vec<EntryItem>,
+    replaying: Option<Box<Replaying>>,
     received: Vec<u16>,
 }
 

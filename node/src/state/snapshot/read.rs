@@ -16,7 +16,7 @@ use super::super::session::Session;
 use super::super::sessions::{Claimed, CleanClaim};
 use super::{
     ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES_MAX,
-    SessionItem, VERSION, Will, kind,
+    RetainedItem, SessionItem, VERSION, Will, kind,
 };
 
 impl State {
@@ -92,6 +92,7 @@ impl Loader {
                 let (meta, rest): (Meta, _) = take(bytes)?;
                 self.state.clock_ms = meta.clock_ms;
                 self.state.last_incarnation = meta.last_incarnation;
+                self.state.retained.restore(meta.retained_revision);
                 Ok(rest)
             }
             kind::NODES => {
@@ -122,8 +123,8 @@ impl Loader {
                 Ok(rest)
             }
             kind::RETAINED => {
-                let (message, rest) = take(bytes)?;
-                self.state.retained.set(&message);
+                let (item, rest): (RetainedItem, _) = take(bytes)?;
+                self.state.retained.insert(&item.message, item.revision);
                 Ok(rest)
             }
             kind::CLAIM => {
@@ -216,6 +217,7 @@ impl Loader {
             will_at_ms: item.will_at_ms,
             subs: item.subs.into_iter().collect(),
             queue: Queue::from_parts(item.dup_upto..item.sent_upto, window, waiting, item.dropped),
+            replaying: item.replaying,
             received: item.received.into_iter().collect(),
         })
     }

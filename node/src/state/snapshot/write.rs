@@ -14,14 +14,15 @@ use super::super::machine::State;
 use super::super::nodes::{LifeId, Nodes};
 use super::super::parcel::Parcel;
 use super::super::queue::Entry;
+use super::super::replay::Revision;
+use super::super::retained::Kept;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
 use super::{
     ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES,
-    RECORD_BYTES_MAX, SessionItem, VERSION, kind,
+    RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, kind,
 };
-use crate::mqtt::Message;
 
 /// The state as of one moment, unaffected by what is applied afterwards.
 #[derive(Clone, Debug)]
@@ -30,7 +31,8 @@ pub struct Frozen {
     last_incarnation: Incarnation,
     nodes: Nodes,
     routes: CowMap<Lives>,
-    retained: CowMap<Arc<Message>>,
+    retained: CowMap<Kept>,
+    retained_revision: Revision,
     claims: CowMap<Claimed>,
     turns: CowMap<u32>,
     parts: BTreeMap<LifeId, Vec<Bytes>>,
@@ -45,6 +47,7 @@ impl State {
             nodes: self.nodes.clone(),
             routes: self.routes.table().clone(),
             retained: self.retained.messages().clone(),
+            retained_revision: self.retained.revision(),
             claims: self.sessions.claims().clone(),
             turns: self.shared.turns().clone(),
             parts: self.parts.clone(),
@@ -99,15 +102,20 @@ impl Frozen {
         to.write_all(&MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
         let mut records = Records { to, kind: kind::META, body: Vec::new(), items: 0 };
-        let meta = Meta { clock_ms: self.clock_ms, last_incarnation: self.last_incarnation };
+        let meta = Meta {
+            clock_ms: self.clock_ms,
+            last_incarnation: self.last_incarnation,
+            retained_revision: self.retained_revision,
+        };
         records.item(kind::META, &meta)?;
         records.item(kind::NODES, &self.nodes)?;
         for (filter, lives) in self.routes.sorted() {
             records.item(kind::ROUTE, &(filter, lives.as_slice()))?;
         }
         let ids = self.write_messages(&mut records)?;
-        for (_, message) in self.retained.sorted() {
-            records.item(kind::RETAINED, message)?;
+        for (_, Kept { message, revision }) in self.retained.sorted() {
+            let item = RetainedItem { message: Arc::clone(message), revision: *revision };
+            records.item(kind::RETAINED, &item)?;
         }
         for (client, claimed) in self.claims.sorted() {
             records.item(kind::CLAIM, &claim_item(client, claimed, &ids))?;
@@ -185,6 +193,7 @@ fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
         dropped: session.queue.dropped(),
         window: window.iter().map(|(seq, e)| (*seq, entry(e))).collect(),
         waiting: waiting.iter().map(entry).collect(),
+        replaying: session.replaying.clone(),
         received: session.received.iter().copied().collect(),
     }
 }

@@ -8,6 +8,7 @@ mod ownership;
 mod parcels;
 mod publishing;
 mod replay;
+mod replaying;
 mod stall;
 mod subscribing;
 
@@ -156,16 +157,47 @@ impl Rig {
         self.effects.iter().filter_map(topic).collect()
     }
 
-    /// Retained messages for owners to send at QoS 0: client, subscription identifier, topics.
+    /// Retained messages that owners were told to send at QoS 0: client, subscription identifier,
+    /// topics.
     pub fn handed_over(&self) -> Vec<(String, u32, Vec<String>)> {
-        let retained = |e: &Effect| match e {
-            Effect::Retained { client, subscription_id, messages, .. } => {
-                let topics = messages.iter().map(|m| m.topic.to_string()).collect();
-                Some((client.to_string(), *subscription_id, topics))
+        let replay = |e: &Effect| match e {
+            Effect::Replay { client, filter, replay: Some(replay), .. } => {
+                let mut replays = Replays::default();
+                replays.set(filter, Some(replay.clone()));
+                let given = resumed(&self.state, &mut replays, client);
+                let id = given.first().map_or(0, |r| r.2);
+                Some((client.to_string(), id, given.into_iter().map(|(topic, ..)| topic).collect()))
             }
             _ => None,
         };
-        self.effects.iter().filter_map(retained).collect()
+        self.effects
+            .iter()
+            .filter_map(replay)
+            .filter(|(.., topics): &(_, _, Vec<_>)| !topics.is_empty())
+            .collect()
+    }
+
+    /// Topics of the retained messages that the filter matches.
+    pub fn retained(&self, filter: &str) -> Vec<String> {
+        let mut replays = Replays::default();
+        replays.set(filter, self.state.replay(filter, SubOptions::default(), 0, true));
+        resumed(&self.state, &mut replays, "").into_iter().map(|(topic, ..)| topic).collect()
+    }
+
+    /// Does what owners were asked for, until they are asked no more; says how often.
+    pub fn replay_on(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let asked = self.effects.iter().find_map(|e| match e {
+                Effect::ReplayNext { client, node, incarnation, .. } => {
+                    Some((*node, Command::Replay { client: client.clone(), incarnation: *incarnation }))
+                }
+                _ => None,
+            });
+            let Some((node, command)) = asked else { return count };
+            assert_eq!(self.run(node, command), Outcome::Ok);
+            count += 1;
+        }
     }
 
     pub fn woken(&self) -> Vec<String> {
@@ -175,6 +207,17 @@ impl Rig {
         };
         self.effects.iter().filter_map(client).collect()
     }
+}
+
+/// Everything the replays still give: topic, payload, subscription identifier.
+pub(super) fn resumed(state: &State, replays: &mut Replays, client: &str) -> Vec<(String, String, u32)> {
+    let (mut given, mut visits) = (Vec::new(), usize::MAX);
+    let resumed = state.resume(replays, client, &mut visits, &mut |r| {
+        given.push((r.message.topic.to_string(), text(r.message), r.subscription_id));
+        true
+    });
+    assert_eq!(resumed, Resumed::Finished);
+    given
 }
 
 pub(super) fn text(message: &Message) -> String {
