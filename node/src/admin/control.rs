@@ -77,6 +77,8 @@ pub struct ClusterStatus {
     /// The leader's name, if there is one that this node knows of.
     pub leader: Option<String>,
     pub term: u64,
+    /// What all members understand and therefore use; 0: not agreed on yet.
+    pub feature_level: u32,
     /// In the order of their names.
     pub members: Vec<Member>,
 }

@@ -22,6 +22,7 @@ impl Replica for Applier {
         let outcomes = {
             let mut state = self.0.state.write();
             let outcomes = state.apply(index, term, &pack, &mut effects)?;
+            self.0.check_outdated(&effects)?;
             self.0.clock.ticked(state.clock_ms());
             if self.0.is_alive() {
                 // Who gets a logged message is decided together with its retained value: a
@@ -94,6 +95,17 @@ impl SnapshotView for FrozenView {
 }
 
 impl Broker {
+    /// # Errors
+    /// This node may not take part, and has to stop.
+    fn check_outdated(&self, effects: &[Effect]) -> Result<(), PackError> {
+        let me = self.wiring().map_or(0, |w| w.me);
+        let outdated = effects.iter().find_map(|effect| match effect {
+            Effect::Outdated { node, understood, used } if *node == me => Some((*understood, *used)),
+            _ => None,
+        });
+        outdated.map_or(Ok(()), |(understood, used)| Err(PackError::Outdated { understood, used }))
+    }
+
     fn carry_out(self: &Arc<Self>, effect: Effect, matches: &mut impl Iterator<Item = Matches>) {
         let Some(wiring) = self.wiring() else { return };
         let here = |node, epoch| node == wiring.me && epoch == self.epoch() && self.is_alive();
@@ -104,6 +116,8 @@ impl Broker {
                 }
             }
             Effect::NodeUp { node, epoch, .. } => wiring.forwarder.peer_up(node, epoch),
+            // What it concerns is said when it is applied.
+            Effect::Outdated { .. } => {}
             Effect::NodeDown { node, epoch } if node == wiring.me => {
                 wiring.forwarder.peer_down(node, epoch);
                 if epoch == self.epoch() && self.is_alive() {

@@ -49,7 +49,8 @@ impl Broker {
         self.stopping.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    /// A planned stop has begun.
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 

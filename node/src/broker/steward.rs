@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Broker, PROGRESS_LINGER_MS};
 use crate::env;
-use crate::state::{Command, SweepCursor};
+use crate::state::{Command, NodeId, SweepCursor};
 
 /// The cluster's clock advances in steps of this.
 pub const TICK_MS: u64 = 250;
@@ -15,11 +15,16 @@ pub const TICK_MS: u64 = 250;
 pub const SWEEP_MAX: usize = 512;
 
 impl Broker {
-    /// Advances the cluster's clock and proposes what is due, while `is_leader` says so.
+    /// Advances the cluster's clock, proposes what is due and raises the feature level, while `reign`
+    /// says that this node leads, and which members.
     ///
     /// One sweep is on its way at a time, and the next follows when it is applied: what is due is
     /// done as fast as the log goes, however much it is, and nobody else waits for more than one.
-    pub async fn steward(self: Arc<Self>, is_leader: impl Fn() -> bool, mut stop: watch::Receiver<bool>) {
+    pub async fn steward(
+        self: Arc<Self>,
+        reign: impl Fn() -> Option<Vec<NodeId>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut last = env::now();
         let mut cursor = SweepCursor::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
@@ -30,11 +35,14 @@ impl Broker {
                     let now = env::now();
                     let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
                     last = now;
-                    if is_leader() && self.is_alive() {
-                        self.propose_quietly(Command::Tick { elapsed_ms: elapsed_ms.min(4 * TICK_MS) });
-                    } else {
+                    let Some(members) = reign().filter(|_| self.is_alive()) else {
                         sweep = None;
                         continue;
+                    };
+                    self.propose_quietly(Command::Tick { elapsed_ms: elapsed_ms.min(4 * TICK_MS) });
+                    let level = self.state().feature_level_to_raise(&members);
+                    if let Some(level) = level {
+                        self.propose_quietly(Command::Raise { level });
                     }
                 }
                 () = ended(&mut sweep) => {}

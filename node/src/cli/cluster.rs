@@ -142,10 +142,11 @@ fn read_token(file: Option<&Path>) -> Result<String, Failure> {
 fn describe(status: &ClusterStatus) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or("none".to_owned(), out::printable);
     format!(
-        "cluster  {}\nleader   {}\nterm     {}\nasked    {}\n\n{}",
+        "cluster   {}\nleader    {}\nterm      {}\nfeatures  level {}\nasked     {}\n\n{}",
         or_none(&status.cluster_id),
         or_none(&status.leader),
         status.term,
+        status.feature_level,
         out::printable(&status.node),
         member_table(&status.members)
     )

@@ -73,8 +73,7 @@ impl Machine {
     fn apply_pack(&self, log_id: LogId, packed: &Packed) -> io::Result<usize> {
         // To go on without it would make this node's state another one than the cluster's.
         let unknown = |error: PackError| {
-            let why =
-                format!("cannot decode the committed entry {log_id}: {error}; is a newer version running?");
+            let why = format!("cannot apply the committed entry {log_id}: {error}");
             io::Error::new(io::ErrorKind::InvalidData, why)
         };
         let pack = Pack::decode(&packed.0).map_err(unknown)?;

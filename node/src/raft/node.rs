@@ -132,6 +132,9 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
 }
 
+/// Between two looks at whether consensus has stopped.
+const FAILURE_PAUSE: Duration = Duration::from_millis(250);
+
 impl Node {
     /// Starts this node's part on `runtime`. `machine` tells
     /// `proposer.observer()`.
@@ -414,6 +417,22 @@ impl Node {
         }
         if let Err(e) = scoped(self.0.raft.shutdown()).await {
             warn!("consensus ended badly: {e}");
+        }
+    }
+
+    /// Completes when consensus has stopped on this node by itself, which it does when it cannot go
+    /// on without harm; why.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            if let Err(fatal) = metrics.borrow_and_update().running_state.clone() {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "consensus has ended".to_owned();
+            }
+            // They change with every entry.
+            tokio::time::sleep(FAILURE_PAUSE).await;
         }
     }
 

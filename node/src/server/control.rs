@@ -79,6 +79,7 @@ impl Node {
         let status = member.raft.status();
         let state = member.broker.state();
         answer.term = status.term;
+        answer.feature_level = state.feature_level();
         let last = status.last_log.unwrap_or(0).max(status.committed.unwrap_or(0));
         for peer in status.members() {
             let known = state.node(peer.node);

@@ -136,7 +136,7 @@ impl Member {
         env::spawn(raft::scoped(broker.clone().steward(
             {
                 let raft = raft.clone();
-                move || raft.is_leader()
+                move || raft.is_leader().then(|| raft.members().iter().map(|member| member.node).collect())
             },
             stopped.clone(),
         )));

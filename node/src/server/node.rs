@@ -27,7 +27,7 @@ use crate::net::{self, Bound, Kind};
 use crate::peer::{self, ClusterId, JoinToken, Secret};
 use crate::raft::{NodeConfig, Snapshots};
 use crate::session::{self, Context, Counters};
-use crate::state::{NodeId, NodeInfo, Stock};
+use crate::state::{FEATURE_LEVEL, NodeId, NodeInfo, Stock};
 use crate::store::{
     ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore, OpenError, QueueFiles,
 };
@@ -52,6 +52,7 @@ pub fn describe(
         name: config.node_name(),
         api_addr: shown(api.local_addr().map_err(StartError::Runtime)?),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: FEATURE_LEVEL,
         limits: (&config.limits).into(),
         ..NodeInfo::default()
     };
@@ -322,6 +323,7 @@ impl Node {
         let begun = member.begin_life();
         self.runtime.spawn(remember_peers(member.clone(), self.identity.clone()));
         self.runtime.spawn(self.clone().notice_removal(member.clone()));
+        self.runtime.spawn(self.clone().notice_failure(member.clone()));
         let node = self.clone();
         let serving = member.clone();
         env::spawn(async move {
@@ -383,6 +385,23 @@ impl Node {
         let mut removed = member.channels.removed();
         let Ok(why) = removed.wait_for(Option::is_some).await.map(|why| why.clone()) else { return };
         self.no_member(Ended::Forgotten(why.unwrap_or_default())).await;
+    }
+
+    /// A node without consensus must not stay: it would neither serve nor be missed.
+    async fn notice_failure(self: Arc<Self>, member: Arc<Member>) {
+        let mut stopping = self.stopping.subscribe();
+        let why = tokio::select! {
+            why = member.raft.failed() => why,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        if !member.broker.is_stopping() {
+            error!(why, "consensus has stopped on this node");
+            self.ended.send_if_modified(|ended| {
+                let first = ended.is_none();
+                ended.get_or_insert(Ended::Failed(why));
+                first
+            });
+        }
     }
 
     /// This node is no member any more: it must not come back with this data.

@@ -7,7 +7,7 @@ use super::{Command, Epoch, NodeId, Pack};
 /// First byte of an encoded pack.
 const VERSION: u8 = 1;
 /// How many kinds of [`Command`] this build knows.
-const COMMAND_KINDS: u32 = 16;
+const COMMAND_KINDS: u32 = 17;
 
 /// Why bytes are not a pack.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum PackError {
     TrailingBytes(usize),
     #[error("the pack is damaged: a command in parts is itself a part")]
     NestedParts,
+    #[error("this build understands feature level {understood}, the cluster uses {used}; start a newer one")]
+    Outdated { understood: u32, used: u32 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_last_kind_of_command_is_known() {
-        let last = Command::Replay { client: "c".into(), incarnation: 1 };
+        let last = Command::Raise { level: 1 };
         let bytes = postcard::to_stdvec(&last).expect("encodable");
         assert_eq!(u32::from(bytes[0]) + 1, COMMAND_KINDS);
     }

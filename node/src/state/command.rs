@@ -32,6 +32,8 @@ pub struct NodeInfo {
     pub mqtt_addr: String,
     pub ws_addr: String,
     pub version: String,
+    /// See [`super::FEATURE_LEVEL`].
+    pub feature_level: u32,
     pub limits: NodeLimits,
 }
 
@@ -167,6 +169,10 @@ pub enum Command {
         client: Arc<str>,
         incarnation: Incarnation,
     },
+    /// The leader found that every member understands this feature level.
+    Raise {
+        level: u32,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -251,6 +257,8 @@ pub enum Effect {
     ReplayNext { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
     /// `client`'s queue has something new to send; its owner is (`node`, `epoch`).
     Wake { client: Arc<str>, node: NodeId, epoch: Epoch, incarnation: Incarnation },
+    /// The node may not take part: the cluster uses what its build does not understand.
+    Outdated { node: NodeId, understood: u32, used: u32 },
     /// The node's life `epoch` is over.
     NodeDown { node: NodeId, epoch: Epoch },
     /// The node's life `epoch` has begun.

@@ -27,6 +27,7 @@ const POSITION_BITS: u32 = 16;
 pub struct State {
     pub(super) clock_ms: u64,
     pub(super) last_incarnation: Incarnation,
+    pub(super) feature_level: u32,
     pub(super) nodes: Nodes,
     pub(super) routes: Routes,
     pub(super) shared: Shared,
@@ -129,6 +130,9 @@ impl State {
     fn node_up(&mut self, pack: &Pack, effects: &mut Vec<Effect>) -> Option<LifeId> {
         let Some(Command::NodeUp { info }) = pack.commands.first() else { return None };
         let node = pack.origin;
+        if !self.understands(node, info, effects) {
+            return None;
+        }
         self.node_down(node, None, effects);
         let life = self.nodes.open(node, pack.epoch, info.clone());
         effects.push(Effect::NodeUp { node, epoch: pack.epoch, info: info.clone() });
@@ -187,6 +191,10 @@ impl State {
                 self.progress(client, *incarnation, steps, effects)
             }
             Command::Replay { client, incarnation } => self.replay_next(client, *incarnation, effects),
+            Command::Raise { level } => {
+                self.raise(*level);
+                Outcome::Ok
+            }
             Command::Sweep { clients, routes } => {
                 for client in clients {
                     self.sweep(client, effects);

@@ -4,6 +4,7 @@
 //! ```text
 //! machine      which packs count; hands each command to
 //! ├ nodes      lives (node, epoch) and which are up
+//! ├ features   what all of them understand
 //! ├ routes     filter → lives with clean subscribers
 //! ├ ownership  claims, releases, wills, expiry ──► sessions ──► session ──► queue
 //! ├ subscribe  subscriptions of persistent sessions ──► subscribers, shared
@@ -19,6 +20,7 @@
 mod codec;
 mod command;
 mod cow;
+mod features;
 pub mod limits;
 mod machine;
 mod nodes;
@@ -41,6 +43,7 @@ mod tests;
 
 pub use codec::PackError;
 pub use command::*;
+pub use features::FEATURE_LEVEL;
 pub use machine::State;
 pub use nodes::NodeStatus;
 pub use parcel::{Parcel, Shelf, Slot, Stock};

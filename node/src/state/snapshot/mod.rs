@@ -44,6 +44,7 @@ mod kind {
 struct Meta {
     clock_ms: u64,
     last_incarnation: Incarnation,
+    feature_level: u32,
     retained_revision: Revision,
 }
 

@@ -92,6 +92,7 @@ impl Loader {
                 let (meta, rest): (Meta, _) = take(bytes)?;
                 self.state.clock_ms = meta.clock_ms;
                 self.state.last_incarnation = meta.last_incarnation;
+                self.state.feature_level = meta.feature_level;
                 self.state.retained.restore(meta.retained_revision);
                 Ok(rest)
             }

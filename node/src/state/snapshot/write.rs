@@ -29,6 +29,7 @@ use super::{
 pub struct Frozen {
     clock_ms: u64,
     last_incarnation: Incarnation,
+    feature_level: u32,
     nodes: Nodes,
     routes: CowMap<Lives>,
     retained: CowMap<Kept>,
@@ -44,6 +45,7 @@ impl State {
         Frozen {
             clock_ms: self.clock_ms,
             last_incarnation: self.last_incarnation,
+            feature_level: self.feature_level,
             nodes: self.nodes.clone(),
             routes: self.routes.table().clone(),
             retained: self.retained.messages().clone(),
@@ -105,6 +107,7 @@ impl Frozen {
         let meta = Meta {
             clock_ms: self.clock_ms,
             last_incarnation: self.last_incarnation,
+            feature_level: self.feature_level,
             retained_revision: self.retained_revision,
         };
         records.item(kind::META, &meta)?;

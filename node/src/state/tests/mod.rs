@@ -2,6 +2,7 @@
 
 mod bounds;
 mod delivery;
+mod features;
 mod lives;
 mod model;
 mod ownership;
@@ -51,9 +52,13 @@ impl Rig {
 
     /// As [`Self::up`], with what its clients may make the cluster keep.
     pub fn up_with(&mut self, node: NodeId, limits: NodeLimits) {
+        self.up_as(node, NodeInfo { name: format!("n{node}"), limits, ..NodeInfo::default() });
+    }
+
+    /// As [`Self::up`], with all that the node says of itself.
+    pub fn up_as(&mut self, node: NodeId, info: NodeInfo) {
         let epoch = self.origins.get(&node).map_or(1, |(e, _)| e + 1);
         self.origins.insert(node, (epoch, 0));
-        let info = NodeInfo { name: format!("n{node}"), limits, ..Default::default() };
         self.run(node, Command::NodeUp { info });
     }
 
