@@ -48,7 +48,7 @@ pub fn boot_ms() -> u64 {
 }
 
 /// Milliseconds of wall time since the Unix epoch. Only for what leaves the node (token expiry,
-/// the first value of the replicated clock); never for measuring a duration.
+/// timestamps) or spans its restarts (how long all nodes were down); never for measuring a duration.
 #[cfg(not(feature = "simulation"))]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall_ms() -> u64 {

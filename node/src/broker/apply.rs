@@ -24,6 +24,7 @@ impl Replica for Applier {
             let outcomes = state.apply(index, term, &pack, &mut effects)?;
             self.0.check_outdated(&effects)?;
             self.0.clock.ticked(state.clock_ms());
+            self.0.note_the_time(&state);
             if self.0.is_alive() {
                 // Who gets a logged message is decided together with its retained value: a
                 // SUBSCRIBE sees it as the one or as the other.
@@ -57,6 +58,7 @@ impl Replica for Applier {
 
     fn install(&self, index: LogIndex, from: &mut dyn io::Read) -> io::Result<()> {
         let state = State::read(from, self.0.stock.clone())?;
+        self.0.note_the_time(&state);
         let old = std::mem::replace(&mut *self.0.state.write(), state);
         if let Some(wiring) = self.0.wiring() {
             // A million sessions take a second to free: no reason to hold up what follows.
@@ -115,9 +117,16 @@ impl Broker {
                     self.begin_life();
                 }
             }
-            Effect::NodeUp { node, epoch, .. } => wiring.forwarder.peer_up(node, epoch),
             // What it concerns is said when it is applied.
             Effect::Outdated { .. } => {}
+            Effect::NodeUp { node, epoch, .. } => {
+                wiring.forwarder.peer_up(node, epoch);
+                // It shows the new life that the cluster was not down before it.
+                self.tell_wall_clock();
+            }
+            Effect::ClockAdvanced { by_ms } => {
+                tracing::info!(by_ms, "all nodes were down: the cluster's clock makes up for it");
+            }
             Effect::NodeDown { node, epoch } if node == wiring.me => {
                 wiring.forwarder.peer_down(node, epoch);
                 if epoch == self.epoch() && self.is_alive() {

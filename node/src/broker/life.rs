@@ -28,6 +28,7 @@ impl Broker {
                 wiring.forwarder.peer_up(node, epoch);
             }
         }
+        self.tell_wall_clock();
     }
 
     /// Closes everything of this life and asks for the next one.

@@ -69,6 +69,8 @@ pub struct Broker {
     epoch: AtomicU64,
     /// This node has applied the start of its present life: effects are carried out.
     alive: AtomicBool,
+    /// Of this life: how long the cluster was down before it, if it was, is made up for.
+    knows_the_time: AtomicBool,
     /// A planned stop has begun: nobody is let in, and no further life follows this one.
     stopping: AtomicBool,
     wiring: std::sync::OnceLock<Wiring>,
@@ -87,6 +89,7 @@ impl Broker {
             clock: ClusterClock::new(),
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(false),
+            knows_the_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             wiring: std::sync::OnceLock::new(),
         })
@@ -116,7 +119,13 @@ impl Broker {
 
     /// Whether this node may acknowledge what the cluster must not contradict.
     pub fn may_acknowledge(&self) -> bool {
-        self.is_alive() && self.wiring().is_some_and(|w| w.lease.is_valid())
+        self.is_alive() && self.knows_the_time() && self.wiring().is_some_and(|w| w.lease.is_valid())
+    }
+
+    /// Whether the cluster's clock can be relied on: not before it is known, after this node's
+    /// start, for how long all nodes were down.
+    pub fn knows_the_time(&self) -> bool {
+        self.knows_the_time.load(Ordering::Acquire)
     }
 
     pub fn is_alive(&self) -> bool {

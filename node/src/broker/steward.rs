@@ -1,22 +1,26 @@
 //! What the leader does for the cluster: its clock, and what has become due by it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::{Broker, PROGRESS_LINGER_MS};
 use crate::env;
-use crate::state::{Command, NodeId, SweepCursor};
+use crate::state::{Command, NodeId, State, SweepCursor};
 
 /// The cluster's clock advances in steps of this.
 pub const TICK_MS: u64 = 250;
+/// How often a node says what its wall clock shows.
+const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// Clients and routes named in one sweep, so that none holds the log up for long.
 pub const SWEEP_MAX: usize = 512;
 
 impl Broker {
     /// Advances the cluster's clock, proposes what is due and raises the feature level, while `reign`
-    /// says that this node leads, and which members.
+    /// says that this node leads, and which members; says on any node from time to time what its
+    /// wall clock shows.
     ///
     /// One sweep is on its way at a time, and the next follows when it is applied: what is due is
     /// done as fast as the log goes, however much it is, and nobody else waits for more than one.
@@ -26,6 +30,7 @@ impl Broker {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut last = env::now();
+        let mut told = last;
         let mut cursor = SweepCursor::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         let mut sweep: Option<oneshot::Receiver<()>> = None;
@@ -35,6 +40,10 @@ impl Broker {
                     let now = env::now();
                     let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
                     last = now;
+                    if now.saturating_duration_since(told) >= WALL_CLOCK_INTERVAL {
+                        told = now;
+                        self.tell_wall_clock();
+                    }
                     let Some(members) = reign().filter(|_| self.is_alive()) else {
                         sweep = None;
                         continue;
@@ -68,6 +77,20 @@ impl Broker {
         let sweep = Command::Sweep { clients: due.clients, routes: due.routes };
         self.propose(sweep, Box::new(move |_| drop(done)));
         Some(ended)
+    }
+
+    /// Says what this node's wall clock shows, by which the cluster learns, should all nodes be down
+    /// one day, for how long they were.
+    pub(super) fn tell_wall_clock(&self) {
+        if self.is_alive() {
+            self.propose_quietly(Command::WallClock { wall_ms: env::wall_ms() });
+        }
+    }
+
+    /// Takes note whether `state` says how long the cluster was down before this life.
+    pub(super) fn note_the_time(&self, state: &State) {
+        let known = self.wiring().is_some_and(|wiring| state.knows_the_time(wiring.me));
+        self.knows_the_time.store(known, Ordering::Release);
     }
 
     /// Sends lingering acknowledgements of stored deliveries to the log, and takes deliveries up

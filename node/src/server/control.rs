@@ -241,6 +241,9 @@ impl Control for Arc<Node> {
                 if !member.broker.is_alive() {
                     reasons.push("its start has not been applied yet");
                 }
+                if !member.broker.knows_the_time() {
+                    reasons.push("finding out for how long the cluster was down");
+                }
                 if !member.lease.is_valid() {
                     reasons.push("no lease: it may acknowledge nothing");
                 }

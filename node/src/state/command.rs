@@ -173,6 +173,11 @@ pub enum Command {
     Raise {
         level: u32,
     },
+    /// What the origin's wall clock shows, milliseconds since the Unix epoch. Used only to learn how
+    /// long all nodes were down.
+    WallClock {
+        wall_ms: u64,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -263,6 +268,8 @@ pub enum Effect {
     NodeDown { node: NodeId, epoch: Epoch },
     /// The node's life `epoch` has begun.
     NodeUp { node: NodeId, epoch: Epoch, info: NodeInfo },
+    /// All nodes were down, and the clock has been advanced by what they missed.
+    ClockAdvanced { by_ms: u64 },
 }
 
 /// An online persistent session that a message reaches at QoS 0, which is not queued.

@@ -95,5 +95,14 @@ pub const REPLAY_EARLY_MAX: usize = 4096;
 /// it takes every node for concerned.
 pub const ONLINE_PROBE_MAX: usize = 64;
 
+/// What a node said of its wall clock counts after a stop of all nodes if it said so at most this
+/// long before, by the replicated clock, milliseconds. Whoever left earlier is not waited for.
+pub const WITNESS_AGE_MAX_MS: u64 = 600_000;
+
+/// After a node's return it may take so long, by the replicated clock, to find out whether others
+/// went on meanwhile and what their wall clocks say, milliseconds. Longer than a lease: lives that
+/// are over are declared down by then.
+pub const RESTART_PATIENCE_MS: u64 = 5_000;
+
 /// Claims or routes that one search for what is due visits at most: it keeps `apply` waiting.
 pub const DUE_VISITS_MAX: usize = 20_000;

@@ -13,6 +13,7 @@ use super::routes::Routes;
 use super::sessions::Sessions;
 use super::shared::Shared;
 use super::subscribers::SubscriberIndex;
+use super::wall::WallClocks;
 use super::{Command, Effect, Epoch, Incarnation, LogIndex, NodeId, Outcome, Pack, PackError};
 use crate::topic::split_shared;
 
@@ -26,6 +27,7 @@ const POSITION_BITS: u32 = 16;
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) clock_ms: u64,
+    pub(super) walls: WallClocks,
     pub(super) last_incarnation: Incarnation,
     pub(super) feature_level: u32,
     pub(super) nodes: Nodes,
@@ -80,7 +82,10 @@ impl State {
         let life = match self.nodes.accept(pack) {
             None => return Ok(None),
             Some(Accepted::Opens) => self.node_up(pack, effects),
-            Some(Accepted::Continues(life)) => Some(life),
+            Some(Accepted::Continues(life)) => {
+                self.walls.heard_from(life);
+                Some(life)
+            }
         };
         let Some(life) = life else { return Ok(None) };
         self.nodes.advance(pack.origin);
@@ -96,7 +101,19 @@ impl State {
                 _ => Ok(Outcome::Stale),
             }
         });
-        outcomes.collect::<Result<_, _>>().map(Some)
+        let outcomes = outcomes.collect::<Result<_, _>>()?;
+        self.settle_clock(effects);
+        Ok(Some(outcomes))
+    }
+
+    /// After a stop of all nodes: makes up for the time that nobody counted, once it is known.
+    fn settle_clock(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(by_ms) = self.walls.verdict(self.clock_ms, &self.nodes)
+            && by_ms > 0
+        {
+            self.clock_ms = self.clock_ms.saturating_add(by_ms);
+            effects.push(Effect::ClockAdvanced { by_ms });
+        }
     }
 
     /// `Command::Part`.
@@ -133,8 +150,10 @@ impl State {
         if !self.understands(node, info, effects) {
             return None;
         }
+        let returns = self.nodes.knows(node);
         self.node_down(node, None, effects);
         let life = self.nodes.open(node, pack.epoch, info.clone());
+        self.walls.life_began(life, returns, self.clock_ms);
         effects.push(Effect::NodeUp { node, epoch: pack.epoch, info: info.clone() });
         Some(life)
     }
@@ -158,6 +177,12 @@ impl State {
             Command::Tick { elapsed_ms } => {
                 self.clock_ms = self.clock_ms.saturating_add(*elapsed_ms);
                 self.retained.expire(self.clock_ms, RETAINED_EXPIRED_PER_TICK);
+                Outcome::Ok
+            }
+            Command::WallClock { wall_ms } => {
+                if let Some((node, _)) = self.nodes.up(cause.life) {
+                    self.walls.told(node, *wall_ms, self.clock_ms);
+                }
                 Outcome::Ok
             }
             Command::Claim(claim) => self.claim(cause, claim, effects),

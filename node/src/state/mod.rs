@@ -5,6 +5,7 @@
 //! machine      which packs count; hands each command to
 //! ├ nodes      lives (node, epoch) and which are up
 //! ├ features   what all of them understand
+//! ├ wall       how long all nodes were down, by their wall clocks
 //! ├ routes     filter → lives with clean subscribers
 //! ├ ownership  claims, releases, wills, expiry ──► sessions ──► session ──► queue
 //! ├ subscribe  subscriptions of persistent sessions ──► subscribers, shared
@@ -40,6 +41,7 @@ mod subscribe;
 mod subscribers;
 #[cfg(test)]
 mod tests;
+mod wall;
 
 pub use codec::PackError;
 pub use command::*;

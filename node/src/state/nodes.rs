@@ -80,6 +80,21 @@ impl Nodes {
         self.nodes.get(&node).map_or_else(NodeLimits::default, |n| n.info.limits)
     }
 
+    /// Whether the node ever was up.
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// The node's present life, if it is up.
+    pub(super) fn life_of(&self, node: NodeId) -> Option<LifeId> {
+        self.nodes.get(&node)?.life
+    }
+
+    /// The lives that are up, by node id.
+    pub(super) fn up_lives(&self) -> impl Iterator<Item = (NodeId, LifeId)> {
+        self.nodes.iter().filter_map(|(id, n)| Some((*id, n.life?)))
+    }
+
     /// Notes that the origin's next pack was taken.
     pub(super) fn advance(&mut self, origin: NodeId) {
         if let Some(node) = self.nodes.get_mut(&origin) {

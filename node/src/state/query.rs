@@ -104,6 +104,12 @@ impl State {
         self.clock_ms
     }
 
+    /// Whether the node, in its present life, knows what time it is: not while all nodes may have
+    /// been down and it is not known for how long.
+    pub fn knows_the_time(&self, node: NodeId) -> bool {
+        self.nodes.life_of(node).is_none_or(|life| self.walls.is_settled(life))
+    }
+
     /// Nodes that are up, by id.
     pub fn live_nodes(&self) -> impl Iterator<Item = (NodeId, Epoch, &NodeInfo)> {
         self.nodes.live()

@@ -37,6 +37,7 @@ mod kind {
     pub const CLAIM: u8 = 6;
     pub const TURN: u8 = 7;
     pub const PART: u8 = 8;
+    pub const WALL_CLOCKS: u8 = 9;
     pub const END: u8 = 255;
 }
 

@@ -104,6 +104,11 @@ impl Loader {
                 self.state.nodes = nodes;
                 Ok(rest)
             }
+            kind::WALL_CLOCKS => {
+                let (walls, rest) = take(bytes)?;
+                self.state.walls = walls;
+                Ok(rest)
+            }
             kind::ROUTE => {
                 let ((filter, lives), rest): ((Box<str>, Vec<LifeId>), _) = take(bytes)?;
                 for life in lives {

@@ -19,6 +19,7 @@ use super::super::retained::Kept;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
+use super::super::wall::WallClocks;
 use super::{
     ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES,
     RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, kind,
@@ -30,6 +31,7 @@ pub struct Frozen {
     clock_ms: u64,
     last_incarnation: Incarnation,
     feature_level: u32,
+    walls: WallClocks,
     nodes: Nodes,
     routes: CowMap<Lives>,
     retained: CowMap<Kept>,
@@ -46,6 +48,7 @@ impl State {
             clock_ms: self.clock_ms,
             last_incarnation: self.last_incarnation,
             feature_level: self.feature_level,
+            walls: self.walls.clone(),
             nodes: self.nodes.clone(),
             routes: self.routes.table().clone(),
             retained: self.retained.messages().clone(),
@@ -112,6 +115,7 @@ impl Frozen {
         };
         records.item(kind::META, &meta)?;
         records.item(kind::NODES, &self.nodes)?;
+        records.item(kind::WALL_CLOCKS, &self.walls)?;
         for (filter, lives) in self.routes.sorted() {
             records.item(kind::ROUTE, &(filter, lives.as_slice()))?;
         }

@@ -12,6 +12,7 @@ mod replay;
 mod replaying;
 mod stall;
 mod subscribing;
+mod wall;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,7 +94,11 @@ impl Rig {
     }
 
     pub fn tick(&mut self, elapsed_ms: u64) {
-        self.run(1, Command::Tick { elapsed_ms });
+        self.tick_by(1, elapsed_ms);
+    }
+
+    pub fn tick_by(&mut self, leader: NodeId, elapsed_ms: u64) {
+        self.run(leader, Command::Tick { elapsed_ms });
     }
 
     pub fn claim(&mut self, node: NodeId, claim: Claim) -> (Incarnation, bool) {
