@@ -3,6 +3,7 @@
 mod bounds;
 mod delivery;
 mod features;
+mod fencing;
 mod lives;
 mod model;
 mod ownership;
@@ -12,6 +13,7 @@ mod replay;
 mod replaying;
 mod stall;
 mod subscribing;
+mod takeover;
 mod wall;
 
 use std::collections::BTreeMap;
