@@ -40,6 +40,11 @@ impl Broker {
                 let Outcome::Claimed { incarnation, session_present } = applied.outcome else {
                     return conn.refuse(ReasonCode::UnspecifiedError);
                 };
+                // The claim may have been committed long ago, and another one since, elsewhere.
+                if !broker.may_acknowledge() {
+                    broker.give_up(&client, incarnation, WillFate::Fire, None, None);
+                    return conn.refuse(ReasonCode::ServerUnavailable);
+                }
                 // A resumed session that now ends with the connection is as replicated as before.
                 let persistent = session_present || expiry_s > 0;
                 // The state's own copy of the id, so that there is one of each on a node.

@@ -22,6 +22,8 @@ mod service;
 mod steward;
 mod stowage;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! What the leader does for the cluster: its clock, and what has become due by it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -12,6 +12,8 @@ use crate::state::{Command, NodeId, State, SweepCursor};
 
 /// The cluster's clock advances in steps of this.
 pub const TICK_MS: u64 = 250;
+/// A step is never longer: a leader that slept did not measure.
+const TICK_MAX_MS: u64 = 4 * TICK_MS;
 /// How often a node says what its wall clock shows.
 const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// Clients and routes named in one sweep, so that none holds the log up for long.
@@ -31,6 +33,7 @@ impl Broker {
     ) {
         let mut last = env::now();
         let mut told = last;
+        let ticking = Arc::new(AtomicBool::new(false));
         let mut cursor = SweepCursor::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         let mut sweep: Option<oneshot::Receiver<()>> = None;
@@ -38,20 +41,27 @@ impl Broker {
             tokio::select! {
                 _ = ticks.tick() => {
                     let now = env::now();
-                    let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
-                    last = now;
                     if now.saturating_duration_since(told) >= WALL_CLOCK_INTERVAL {
                         told = now;
                         self.tell_wall_clock();
                     }
                     let Some(members) = reign().filter(|_| self.is_alive()) else {
+                        last = now;
                         sweep = None;
                         continue;
                     };
-                    self.propose_quietly(Command::Tick { elapsed_ms: elapsed_ms.min(4 * TICK_MS) });
-                    let level = self.state().feature_level_to_raise(&members);
-                    if let Some(level) = level {
-                        self.propose_quietly(Command::Raise { level });
+                    // One at a time: those of a leader that cannot commit would come on top of what
+                    // its successor counts of the same time.
+                    if !ticking.swap(true, Ordering::AcqRel) {
+                        let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
+                        last = now;
+                        let ticked = ticking.clone();
+                        let done = Box::new(move |_| ticked.store(false, Ordering::Release));
+                        self.propose(Command::Tick { elapsed_ms: elapsed_ms.min(TICK_MAX_MS) }, done);
+                        let level = self.state().feature_level_to_raise(&members);
+                        if let Some(level) = level {
+                            self.propose_quietly(Command::Raise { level });
+                        }
                     }
                 }
                 () = ended(&mut sweep) => {}

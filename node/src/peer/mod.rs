@@ -11,7 +11,7 @@ pub mod lease;
 mod member;
 mod server;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod token;
 
 pub use auth::*;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::copy_bidirectional;
+use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -22,8 +22,8 @@ use crate::env;
 use crate::state::NodeId;
 
 /// Forwards connections until told otherwise.
-pub(super) struct Proxy {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
     mode: watch::Sender<Mode>,
 }
 
@@ -34,19 +34,21 @@ struct Mode {
     open: bool,
     /// Connections made before this last changed carry nothing any more, but stay.
     freezes: u64,
+    /// What comes waits, and nothing is lost.
+    held: bool,
 }
 
 impl Proxy {
-    pub(super) async fn to(target: SocketAddr) -> Arc<Self> {
+    pub(crate) async fn to(target: SocketAddr) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (mode, modes) = watch::channel(Mode { generation: 0, open: true, freezes: 0 });
+        let (mode, modes) = watch::channel(Mode { generation: 0, open: true, freezes: 0, held: false });
         env::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let mut modes = modes.clone();
-                let Mode { generation, open, freezes } = *modes.borrow();
+                let Mode { generation, open, freezes, .. } = *modes.borrow();
                 if !open {
                     continue;
                 }
@@ -54,9 +56,18 @@ impl Proxy {
                     let mut client = client;
                     let Ok(mut server) = TcpStream::connect(target).await else { return };
                     let mut frozen = modes.clone();
+                    let (there, back) = (modes.clone(), modes.clone());
                     let carry = async {
+                        let (from_client, to_client) = client.split();
+                        let (from_server, to_server) = server.split();
+                        let both = async {
+                            tokio::try_join!(
+                                carry(from_client, to_server, there),
+                                carry(from_server, to_client, back)
+                            )
+                        };
                         tokio::select! {
-                            _ = copy_bidirectional(&mut client, &mut server) => return,
+                            _ = both => return,
                             _ = frozen.wait_for(|m| m.freezes != freezes) => {}
                         }
                         std::future::pending::<()>().await;
@@ -73,38 +84,66 @@ impl Proxy {
     }
 
     /// Ends all connections; new ones are taken.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.mode.send_modify(|m| m.generation += 1);
     }
 
     /// Ends all connections and takes no new ones.
-    pub(super) fn block(&self) {
+    pub(crate) fn block(&self) {
         self.mode.send_modify(|m| {
             m.generation += 1;
             m.open = false;
         });
     }
 
-    pub(super) fn unblock(&self) {
+    pub(crate) fn unblock(&self) {
         self.mode.send_modify(|m| m.open = true);
     }
 
+    /// What is sent from now on, either way, is on its way until [`Self::release`]: shorter than
+    /// [`KEEP_ALIVE_TIMEOUT`].
+    pub(crate) fn hold(&self) {
+        self.mode.send_modify(|m| m.held = true);
+    }
+
+    pub(crate) fn release(&self) {
+        self.mode.send_modify(|m| m.held = false);
+    }
+
     /// Connections go silent without an end, as when a cable is pulled; new ones work.
-    pub(super) fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.mode.send_modify(|m| m.freezes += 1);
     }
 }
 
+/// One way of a connection, from its beginning to the end of what comes.
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut modes: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let mut bytes = vec![0; 16 << 10];
+    loop {
+        let len = from.read(&mut bytes).await?;
+        if len == 0 {
+            return to.shutdown().await;
+        }
+        // Without the other end there is nobody to hold it.
+        let _ = modes.wait_for(|m| !m.held).await;
+        to.write_all(&bytes[..len]).await?;
+    }
+}
+
 /// The identities, addresses and listeners of nodes `1..=n`.
-pub(super) struct Network {
-    pub(super) channels: Vec<Channels>,
+pub(crate) struct Network {
+    pub(crate) channels: Vec<Channels>,
     /// In front of each node.
-    pub(super) proxies: Vec<Arc<Proxy>>,
+    pub(crate) proxies: Vec<Arc<Proxy>>,
     listeners: Mutex<Vec<Option<TcpListener>>>,
 }
 
 impl Network {
-    pub(super) async fn of(nodes: u64) -> Self {
+    pub(crate) async fn of(nodes: u64) -> Self {
         let secret = Secret::new([7; 32]);
         let cluster = ClusterId([1; 16]);
         let (mut channels, mut proxies, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
@@ -126,17 +165,17 @@ impl Network {
     }
 
     /// Verifies the callers of `node`.
-    pub(super) fn guard<S>(&self, node: NodeId, service: S) -> InterceptedService<S, Verifier> {
+    pub(crate) fn guard<S>(&self, node: NodeId, service: S) -> InterceptedService<S, Verifier> {
         InterceptedService::new(service, Verifier::new(self.channels[node as usize - 1].clone()))
     }
 
     /// Serves on the node's listener.
-    pub(super) fn serve(&self, node: NodeId, router: Router) {
+    pub(crate) fn serve(&self, node: NodeId, router: Router) {
         let listener = self.listeners.lock()[node as usize - 1].take().unwrap();
         env::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     }
 
-    pub(super) fn server() -> Server {
+    pub(crate) fn server() -> Server {
         Server::builder()
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -213,6 +213,18 @@ pub(crate) struct MemoryLink {
     pub finished: AtomicBool,
 }
 
+impl MemoryLink {
+    pub fn new(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            bytes: Mutex::default(),
+            room: AtomicUsize::new(usize::MAX),
+            wakes: AtomicUsize::new(0),
+            finished: AtomicBool::new(false),
+        })
+    }
+}
+
 impl Link for MemoryLink {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = self.bytes.lock();
@@ -256,13 +268,7 @@ impl Harness {
     pub fn new(limits: Limits) -> Self {
         let service = Arc::new(FakeService::default());
         let context = Context::new(limits, service.clone());
-        let link = Arc::new(MemoryLink {
-            context: context.clone(),
-            bytes: Mutex::default(),
-            room: AtomicUsize::new(usize::MAX),
-            wakes: AtomicUsize::new(0),
-            finished: AtomicBool::new(false),
-        });
+        let link = MemoryLink::new(context.clone());
         let conn = Conn::new(link.clone());
         Self { service, context, link, conn, inbound: Inbound::new(0), now_ms: 0, version: Version::V5 }
     }

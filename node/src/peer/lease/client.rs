@@ -20,6 +20,9 @@ use crate::peer::Dial;
 use crate::peer::backoff::Backoff;
 use crate::state::{Epoch, LogIndex, NodeId};
 
+#[cfg(test)]
+mod testing;
+
 /// How often a node looks whether the leader is still the same.
 const LOOK_MS: u64 = 50;
 /// After a refusal: the reason may be over soon.
@@ -103,7 +106,7 @@ impl Lease {
     /// This node may acknowledge: nobody has declared it down yet, nor will before its lease is
     /// over. To be asked immediately before each acknowledgement. Takes no lock.
     pub fn is_valid(&self) -> bool {
-        env::boot_ms() < self.shared.deadline_ms.load(Ordering::Acquire)
+        self.shared.is_valid()
     }
 
     /// The log has been applied up to `index`, the local state included. To be called after each
@@ -128,12 +131,13 @@ impl Lease {
 
     /// Calls `done` with true when every live node has applied `index` (the nodes that were live
     /// at `index`; those that began later serve only after it), and with false when this node's
-    /// life ends before. Called at once, on this thread, if it is known already; else from a
-    /// task. Bounded by the lease: who does not apply is declared down.
+    /// life ends before. True is said only while the lease is valid: without it this life may be
+    /// over, and what it has announced gone. Called at once, on this thread, if it is known
+    /// already; else from a task. Bounded by the lease: who does not apply is declared down.
     pub fn when_applied_everywhere(&self, index: LogIndex, done: Everywhere) {
         let is_first = {
             let mut state = self.shared.state.lock();
-            if self.min_applied() >= index {
+            if self.min_applied() >= index && self.is_valid() {
                 drop(state);
                 return done(true);
             }
@@ -341,6 +345,7 @@ impl Shared {
         let (_, epoch, sent_ms) = renewed?;
         if grant.answer == LeaseAnswer::Granted as i32 {
             self.renewed(epoch, sent_ms);
+            self.tell_ready();
             return None;
         }
         let answer = LeaseAnswer::try_from(grant.answer).unwrap_or(LeaseAnswer::None);
@@ -367,12 +372,29 @@ impl Shared {
         }
     }
 
+    fn is_valid(&self) -> bool {
+        env::boot_ms() < self.deadline_ms.load(Ordering::Acquire)
+    }
+
     fn advance(&self, min_applied: LogIndex) {
+        let before = {
+            let _state = self.state.lock();
+            self.min_applied.fetch_max(min_applied, Ordering::AcqRel)
+        };
+        if before < min_applied {
+            self.tell_ready();
+        }
+    }
+
+    /// Tells those whose index is applied everywhere, if the lease is valid. What comes in without
+    /// one may have been under way for long.
+    fn tell_ready(&self) {
         let ready = {
             let mut state = self.state.lock();
-            if self.min_applied.fetch_max(min_applied, Ordering::AcqRel) >= min_applied {
+            if !self.is_valid() {
                 return;
             }
+            let min_applied = self.min_applied.load(Ordering::Acquire);
             let later = state.waiters.split_off(&(min_applied.saturating_add(1), 0));
             std::mem::replace(&mut state.waiters, later)
         };
@@ -391,7 +413,10 @@ impl Shared {
 
     /// The index to wait for next; 0: none.
     fn want(&self) -> LogIndex {
-        self.state.lock().waiters.first_key_value().map_or(0, |((index, _), _)| *index)
+        let state = self.state.lock();
+        let min_applied = self.min_applied.load(Ordering::Acquire);
+        let mut unknown = state.waiters.range((min_applied.saturating_add(1), 0)..);
+        unknown.next().map_or(0, |((index, _), _)| *index)
     }
 
     /// This node's present life, unless it is known to be over.
