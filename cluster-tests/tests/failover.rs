@@ -203,6 +203,36 @@ fn the_death_of_all_nodes_at_once_keeps_everything() {
     everything_is_kept(|cluster| (1..=3).for_each(|i| cluster.kill9(i)));
 }
 
+/// Sessions, wills and messages go on ageing while nobody is there to count the time.
+#[test]
+fn time_goes_on_while_all_nodes_are_down() {
+    const DOWN: Duration = Duration::from_secs(6);
+    let mut cluster = Cluster::start(3);
+    let topic = fresh("ageing");
+    let expiring = |s| Options::v5(&fresh("session")).prop(prop::SESSION_EXPIRY_S, Prop::U32(s));
+    let will = Will { delay_s: 4, ..Will::new(&format!("{topic}/will"), "gone", 1) };
+    let sessions = [expiring(4), expiring(3600), expiring(3601).will(will)]
+        .map(|options| Options { clean_start: false, ..options });
+    let mut clients = sessions.each_ref().map(|o| Client::connect(cluster.mqtt(1), o).expect("connects"));
+    clients[1].subscribe(&[(&format!("{topic}/#"), 1)]).expect("SUBACK");
+    clients.into_iter().for_each(|client| drop(client.crash()));
+    let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
+    for (text, expiry_s) in [("short", 4), ("long", 3600)] {
+        let props = Props::default().with(prop::MESSAGE_EXPIRY_S, Prop::U32(expiry_s));
+        publisher.publish_with(&format!("{topic}/x"), text, 1, false, props).expect("acknowledged");
+    }
+    (1..=3).for_each(|i| cluster.kill9(i));
+    cluster_tests::wait::pass(DOWN);
+    cluster.start_all();
+
+    let mut clients = sessions.each_ref().map(|o| Client::connect(cluster.mqtt(3), o).expect("connects"));
+    assert_eq!(clients.each_ref().map(|client| client.session_present), [false, true, true]);
+    let mut got = clients[1].texts(2, SOON).expect("the long message and the will");
+    got.sort();
+    assert_eq!(got, ["gone", "long"]);
+    assert!(clients[1].quiet().expect("connected"));
+}
+
 #[test]
 fn a_minority_acknowledges_nothing_and_heals_by_itself() {
     let mut cluster = Cluster::start(3);
