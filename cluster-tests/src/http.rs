@@ -8,11 +8,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Status and body of a GET.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    request("GET", address, path)
+}
+
+/// Status and body of a DELETE.
+pub fn delete(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    request("DELETE", address, path)
+}
+
+fn request(method: &str, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut tcp = TcpStream::connect_timeout(&address, TIMEOUT)?;
     tcp.set_read_timeout(Some(TIMEOUT))?;
     tcp.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the body ends with the connection, no chunks.
-    tcp.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    tcp.write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     tcp.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
