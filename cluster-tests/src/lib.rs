@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod failover;
 pub mod growth;
+pub mod faults;
 pub mod http;
 pub mod load;
 pub mod mqtt;

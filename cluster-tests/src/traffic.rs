@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,10 +34,31 @@ struct Publisher {
     acked: Vec<u64>,
 }
 
+/// When acknowledgements came, of all publishers together.
+struct Pulse {
+    last: Instant,
+    longest: Duration,
+}
+
+/// What the publishers tell while they run.
+struct Progress {
+    count: AtomicU64,
+    pulse: Mutex<Pulse>,
+}
+
+impl Progress {
+    fn beat(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        pulse.longest = pulse.longest.max(pulse.last.elapsed());
+        pulse.last = Instant::now();
+    }
+}
+
 /// Publishers at QoS 1, each on a thread of its own.
 pub struct Traffic {
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<Publisher>>,
 }
 
@@ -48,7 +69,9 @@ impl Traffic {
     /// Starts `publishers` at up to a few hundred messages a second each; publisher k begins
     /// at the address k and goes to the next one when its connection fails.
     pub fn start(prefix: &str, addresses: &[SocketAddr], publishers: usize) -> Self {
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let pulse = Pulse { last: Instant::now(), longest: Duration::ZERO };
+        let progress = Arc::new(Progress { count: AtomicU64::new(0), pulse: Mutex::new(pulse) });
+        let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..publishers).map(|k| {
             let publisher = Publisher {
                 topic: format!("{prefix}/{k}"),
@@ -58,16 +81,22 @@ impl Traffic {
                 next: 0,
                 acked: Vec::new(),
             };
-            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
-            std::thread::spawn(move || publisher.run(&stop, &count))
+            let (stop, progress) = (Arc::clone(&stop), Arc::clone(&progress));
+            std::thread::spawn(move || publisher.run(&stop, &progress))
         });
         let threads = threads.collect();
-        Traffic { stop, count, threads }
+        Traffic { stop, progress, threads }
     }
 
     /// Messages acknowledged so far.
     pub fn acked(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.progress.count.load(Ordering::Relaxed)
+    }
+
+    /// The longest time without any acknowledgement so far, the present one included.
+    pub fn longest_silence(&self) -> Duration {
+        let pulse = self.progress.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        pulse.longest.max(pulse.last.elapsed())
     }
 
     /// Waits until `more` further messages were acknowledged: the load goes on.
@@ -87,7 +116,7 @@ impl Traffic {
 }
 
 impl Publisher {
-    fn run(mut self, stop: &AtomicBool, count: &AtomicU64) -> Self {
+    fn run(mut self, stop: &AtomicBool, progress: &Progress) -> Self {
         let client_id = fresh("publisher");
         let end = |stop: &AtomicBool| stop.load(Ordering::Relaxed);
         // Stopping waits for what is in flight, but not for ever: the cluster may be gone.
@@ -102,7 +131,7 @@ impl Publisher {
             let address = self.addresses[self.turn % self.addresses.len()];
             if let Ok(mut client) = Client::connect(address, &Options::v5(&client_id)) {
                 // Whatever ends the connection, the next one takes up what is open.
-                let _ = self.publish(&mut client, stop, count);
+                let _ = self.publish(&mut client, stop, progress);
             } else {
                 wait::pause();
             }
@@ -113,7 +142,7 @@ impl Publisher {
     }
 
     /// Publishes until told to stop or the connection fails.
-    fn publish(&mut self, client: &mut Client, stop: &AtomicBool, count: &AtomicU64) -> Result<(), Error> {
+    fn publish(&mut self, client: &mut Client, stop: &AtomicBool, progress: &Progress) -> Result<(), Error> {
         let mut sent: VecDeque<(u16, u64)> = VecDeque::new();
         let mut again: VecDeque<u64> = self.open.clone();
         loop {
@@ -153,7 +182,7 @@ impl Publisher {
             }
             self.open.pop_front();
             self.acked.push(number);
-            count.fetch_add(1, Ordering::Relaxed);
+            progress.beat();
             if self.acked.len().is_multiple_of(PACE) {
                 wait::pause();
             }
@@ -248,6 +277,12 @@ impl Collector {
         let shown: Vec<_> = missing.iter().take(20).collect();
         assert!(missing.is_empty(), "{} of {total} acknowledged messages are lost: {shown:?}", missing.len());
         self.check_order();
+    }
+
+    /// How many messages came more than once, as QoS 1 allows.
+    pub fn repeated(&self) -> usize {
+        let distinct = |numbers: &Vec<u64>| numbers.iter().collect::<std::collections::BTreeSet<_>>().len();
+        self.seen.values().map(|numbers| numbers.len() - distinct(numbers)).sum()
     }
 
     fn missing(&self, acked: &Acked) -> Vec<(String, u64)> {

@@ -14,6 +14,7 @@ pub use cli::{Said, Status, binary, rookery};
 pub use node::{Node, signal};
 pub use ports::{PortBlock, Ports};
 
+use crate::faults::{Links, Namespaces, SmallDisk};
 use crate::wait::eventually;
 use crate::{http, tls};
 
@@ -25,7 +26,23 @@ pub const AGREE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Cluster {
     nodes: Vec<Node>,
     ports: PortBlock,
+    links: Option<Links>,
+    disks: Vec<SmallDisk>,
+    namespaces: Option<Namespaces>,
     dir: Option<TempDir>,
+}
+
+/// What a cluster has beside its nodes.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// More configuration for every node, as TOML: keys of `[cluster]`, then tables of its own.
+    pub toml: String,
+    /// Between the nodes are links that can be cut and slowed down.
+    pub linked: bool,
+    /// Each node has a disk of its own, of so many bytes.
+    pub disk_bytes: Option<u64>,
+    /// Each node is in a network namespace of its own.
+    pub namespaces: Option<Namespaces>,
 }
 
 impl Cluster {
@@ -36,38 +53,123 @@ impl Cluster {
 
     /// As [`start`](Self::start), with more configuration for every node, as TOML.
     pub fn start_with(count: usize, toml: &str) -> Self {
-        let mut cluster = Cluster::spawned(count, toml);
-        cli::init(cluster.api(1));
-        cluster.node(1).wait_ready();
+        Cluster::spawned(count, toml).formed()
+    }
+
+    /// As [`start`](Self::start), with more than nodes.
+    ///
+    /// # Errors
+    /// Why this machine cannot have it.
+    pub fn set_up(count: usize, setup: Setup) -> Result<Self, String> {
+        Cluster::prepared(count, setup).map(Cluster::formed)
+    }
+
+    /// Three nodes with links between them.
+    pub fn linked(toml: &str) -> Self {
+        let setup = Setup { toml: toml.into(), linked: true, ..Setup::default() };
+        Cluster::set_up(3, setup).expect("links need nothing of the machine")
+    }
+
+    /// The nodes as one cluster.
+    fn formed(mut self) -> Self {
+        let count = self.len();
+        self.at(1, |cluster| {
+            cli::init(cluster.api(1));
+            cluster.node(1).wait_ready();
+        });
         for i in 2..=count {
-            let token = cli::token(cluster.api(1));
-            cli::join(cluster.api(i), cluster.node(1).ports.peer, &token);
+            let token = self.at(1, |cluster| cli::token(cluster.api(1)));
+            self.at(i, |cluster| cli::join(cluster.api(i), cluster.node(1).peer(), &token));
         }
         for i in 1..=count {
-            cluster.node(i).wait_ready();
+            self.at(i, |cluster| cluster.node(i).wait_ready());
         }
         let voters = count.min(3);
         eventually("every node a voter", AGREE_TIMEOUT, || {
-            cluster.status().filter(|s| s.voters() >= voters && s.leader.is_some())
+            self.status().filter(|s| s.voters() >= voters && s.leader.is_some())
         });
-        cluster
+        self
     }
 
     /// Processes that run and belong to no cluster yet.
     pub fn spawned(count: usize, toml: &str) -> Self {
+        let setup = Setup { toml: toml.into(), ..Setup::default() };
+        Cluster::prepared(count, setup).expect("processes alone need nothing of the machine")
+    }
+
+    fn prepared(count: usize, setup: Setup) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("rookery-test-").tempdir().expect("a temporary directory");
         let mut ports = PortBlock::reserve();
-        let nodes = (1..=count)
+        let mut nodes: Vec<Node> = (1..=count)
             .map(|i| {
                 let mut node = Node::new(&format!("n{i}"), dir.path(), ports.node());
-                node.configure(toml);
-                node.spawn();
+                node.configure(&setup.toml);
                 node
             })
             .collect();
-        let mut cluster = Cluster { nodes, ports, dir: Some(dir) };
-        cluster.nodes.iter_mut().for_each(Node::wait_live);
-        cluster
+        let disks = match setup.disk_bytes {
+            Some(bytes) => {
+                let mounted = nodes.iter().map(|node| SmallDisk::mount(&node.data_dir(), bytes));
+                mounted.collect::<Result<_, _>>()?
+            }
+            None => Vec::new(),
+        };
+        let links = setup.linked.then(|| {
+            let fronts: Vec<_> = nodes.iter().map(|node| (ports.address(), node.ports.peer)).collect();
+            Links::start(dir.path(), &fronts)
+        });
+        for (i, node) in (1..).zip(&mut nodes) {
+            if let Some(links) = &links {
+                node.advertise(links.front(i));
+            }
+            if let Some(namespaces) = &setup.namespaces {
+                node.ports.peer.set_ip(namespaces.address(i).into());
+            }
+        }
+        let namespaces = setup.namespaces;
+        let mut cluster = Cluster { nodes, ports, links, disks, namespaces, dir: Some(dir) };
+        for i in 1..=count {
+            cluster.at(i, |cluster| cluster.node(i).spawn());
+        }
+        for i in 1..=count {
+            cluster.at(i, |cluster| cluster.node(i).wait_live());
+        }
+        Ok(cluster)
+    }
+
+    /// Runs `work` where node `i` is: whatever speaks to a node of a cluster with namespaces is to
+    /// be connected there.
+    pub fn at<T: Send>(&mut self, i: usize, work: impl FnOnce(&mut Self) -> T + Send) -> T {
+        match self.namespaces.take() {
+            None => work(self),
+            Some(namespaces) => {
+                let done = namespaces.enter(i, || work(self));
+                self.namespaces = Some(namespaces);
+                done
+            }
+        }
+    }
+
+    /// The links between the nodes of a [`linked`](Self::linked) cluster.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("a cluster with links")
+    }
+
+    /// # Panics
+    /// When the cluster was set up without.
+    pub fn namespaces(&self) -> &Namespaces {
+        self.namespaces.as_ref().expect("a cluster with namespaces")
+    }
+
+    /// The disk of node `i`.
+    ///
+    /// # Panics
+    /// When the cluster was set up without.
+    pub fn disk(&self, i: usize) -> &SmallDisk {
+        &self.disks[i - 1]
     }
 
     /// Starts one more process that belongs to no cluster; its number.
@@ -85,7 +187,7 @@ impl Cluster {
     pub fn add(&mut self, via: usize) -> usize {
         let i = self.spawn_another();
         let token = cli::token(self.api(via));
-        cli::join(self.api(i), self.node(via).ports.peer, &token);
+        cli::join(self.api(i), self.node(via).peer(), &token);
         self.node(i).wait_ready();
         i
     }
@@ -149,10 +251,12 @@ impl Cluster {
 
     /// The cluster as the first node that runs and can tell sees it.
     pub fn status(&mut self) -> Option<Status> {
-        self.nodes.iter_mut().find_map(|node| {
-            let api = node.ports.api;
-            node.running().then(|| cli::status(api)).flatten()
-        })
+        (1..=self.len()).find_map(|i| self.status_of(i))
+    }
+
+    /// The cluster as node `i` sees it, if that runs and can tell.
+    pub fn status_of(&mut self, i: usize) -> Option<Status> {
+        self.at(i, |cluster| cluster.node(i).running().then(|| cli::status(cluster.api(i))).flatten())
     }
 
     /// The number of the leader, once there is one that runs.

@@ -1,6 +1,7 @@
 //! One `rookery serve` process.
 
 use std::fs::{self, File, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -22,6 +23,8 @@ const TAIL: usize = 25;
 pub struct Node {
     pub name: String,
     pub ports: Ports,
+    /// Where the other nodes are told to find it, if not at its peer port.
+    advertised: Option<SocketAddr>,
     dir: PathBuf,
     /// Lines of configuration beyond the common ones.
     extra: String,
@@ -39,13 +42,32 @@ impl Node {
         let dir = dir.join(name);
         fs::create_dir_all(&dir).expect("a directory for the node");
         let (extra, encrypted) = (String::new(), String::new());
-        Node { name: name.into(), ports, dir, extra, encrypted, descriptors: None, child: None }
+        Node {
+            name: name.into(),
+            ports,
+            advertised: None,
+            dir,
+            extra,
+            encrypted,
+            descriptors: None,
+            child: None,
+        }
     }
 
     /// Adds configuration as TOML: keys of `[cluster]`, then tables of its own.
     pub fn configure(&mut self, toml: &str) {
         self.extra.push_str(toml);
         self.extra.push('\n');
+    }
+
+    /// Tells the others another address than that of the peer port.
+    pub fn advertise(&mut self, address: SocketAddr) {
+        self.advertised = Some(address);
+    }
+
+    /// Where the other nodes find it.
+    pub fn peer(&self) -> SocketAddr {
+        self.advertised.unwrap_or(self.ports.peer)
     }
 
     /// Bounds the descriptors of the process, from its next start on.
@@ -83,7 +105,7 @@ impl Node {
     /// Writes the configuration file; its path.
     pub fn write_config(&self) -> PathBuf {
         let Ports { mqtt, ws, tls: tls_bind, wss, api, peer } = self.ports;
-        let (name, data, extra) = (&self.name, self.data_dir(), &self.extra);
+        let (name, data, extra, advertised) = (&self.name, self.data_dir(), &self.extra, self.peer());
         let data = data.display();
         let shared = self.dir.parent().expect("nodes live in their cluster's directory");
         let (cert, key) = (shared.join(tls::CERT_FILE), shared.join(tls::KEY_FILE));
@@ -94,7 +116,7 @@ impl Node {
              [listeners.tls]\nbind = \"{tls_bind}\"\n{certificate}\n\
              [listeners.wss]\nbind = \"{wss}\"\n{certificate}\n\
              [api]\nbind = \"{api}\"\n\n\
-             [cluster]\nbind = \"{peer}\"\nadvertise = \"{peer}\"\n\n{extra}"
+             [cluster]\nbind = \"{peer}\"\nadvertise = \"{advertised}\"\n\n{extra}"
         );
         let path = self.dir.join("rookery.toml");
         fs::write(&path, text).expect("the node's configuration is written");

@@ -56,6 +56,11 @@ impl PortBlock {
         self.run(1)
     }
 
+    /// The same as an address.
+    pub fn address(&mut self) -> SocketAddr {
+        loopback(self.port())
+    }
+
     /// The first of `count` consecutive free ports.
     ///
     /// # Panics
