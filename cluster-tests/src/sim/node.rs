@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rookery::auth::Access;
-use rookery::broker::Front;
+use rookery::broker::{Front, LapseRules};
 use rookery::peer::{self, ClusterId, Secret};
 use rookery::raft::{self, Change, NodeConfig, Snapshots};
 use rookery::server::{Member, Parts};
@@ -82,6 +82,7 @@ impl Machine {
             stock: Arc::default(),
             connector: connector(),
             known: others().map(|m| (m.id, m.info().peer_addr)).collect(),
+            lapse: LapseRules::default(),
             runtime: Handle::current(),
         })
         .await?;

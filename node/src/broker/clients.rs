@@ -49,6 +49,13 @@ impl Clients {
         all
     }
 
+    /// Every connection, the oldest first.
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        let mut all: Vec<_> = self.0.lock().values().cloned().collect();
+        all.sort_unstable_by_key(|conn| conn.id());
+        all
+    }
+
     /// Every connection, the oldest first; the registry is empty afterwards.
     pub fn drain(&self) -> Vec<Arc<Conn>> {
         let mut all: Vec<_> = std::mem::take(&mut *self.0.lock()).into_values().collect();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Broker;
+use super::lapse::{Turn, WHY};
 use crate::env;
 use crate::mqtt::{Message, ReasonCode};
 use crate::raft::Abandoned;
@@ -15,8 +16,12 @@ const ASSIGNED_PREFIX: &str = "rk-";
 
 impl Broker {
     pub(super) fn connect_from(self: &Arc<Self>, conn: &Arc<Conn>, request: &ConnectRequest<'_>) {
-        if !self.may_acknowledge() || self.is_stopping() {
+        if self.is_stopping() {
             return conn.refuse(ReasonCode::ServerUnavailable);
+        }
+        let turn = self.turn_of_request();
+        if turn == Turn::Never {
+            return refuse_without_lease(conn);
         }
         let assigned = request.client_id.is_empty();
         let client: Arc<str> = if assigned {
@@ -31,7 +36,25 @@ impl Broker {
             will: request.will.as_ref().map(|will| stored_will(will, &client)),
             receive_maximum: request.receive_maximum,
         };
-        let expiry_s = claim.expiry_s;
+        if turn == Turn::Now {
+            return self.claim(conn, claim, assigned);
+        }
+        let waiting = conn.clone();
+        self.when_leased(size_of(&claim), move |broker, leased| {
+            if waiting.is_closing() {
+                // Its client may be connected elsewhere by now, and must not lose that connection.
+                return;
+            }
+            if leased && !broker.is_stopping() {
+                broker.claim(&waiting, claim, assigned);
+            } else {
+                refuse_without_lease(&waiting);
+            }
+        });
+    }
+
+    fn claim(self: &Arc<Self>, conn: &Arc<Conn>, claim: Claim, assigned: bool) {
+        let (client, expiry_s) = (claim.client.clone(), claim.expiry_s);
         let (broker, conn) = (self.clone(), conn.clone());
         self.propose(
             Command::Claim(claim),
@@ -135,6 +158,15 @@ impl Broker {
     ) {
         self.propose_quietly(Command::Release { client: client.clone(), incarnation, will, expiry_s, sent });
     }
+}
+
+fn refuse_without_lease(conn: &Arc<Conn>) {
+    conn.refuse_saying(ReasonCode::ServerUnavailable, WHY);
+}
+
+/// Bytes that a claim holds, about.
+fn size_of(claim: &Claim) -> usize {
+    claim.client.len() + claim.will.as_ref().map_or(0, |will| will.message.payload.len())
 }
 
 fn stored_will(will: &WillRequest<'_>, client: &Arc<str>) -> Will {

@@ -22,6 +22,7 @@ impl Broker {
     pub(super) fn begin_life(&self) {
         tracing::info!(epoch = self.epoch(), "this node serves clients");
         self.alive.store(true, Ordering::Release);
+        self.begin_lapse_again();
         if let Some(wiring) = self.wiring() {
             wiring.forwarder.peer_up(wiring.me, self.epoch());
             for (node, epoch) in self.live_peers() {

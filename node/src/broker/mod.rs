@@ -11,6 +11,7 @@ mod connect;
 mod deliver;
 mod filters;
 mod inbox;
+mod lapse;
 mod life;
 mod local;
 mod portions;
@@ -34,6 +35,7 @@ pub use apply::Applier;
 pub use clients::Clients;
 pub use clock::ClusterClock;
 pub use inbox::FromPeers;
+pub use lapse::LapseRules;
 pub use life::Rebirth;
 pub use service::Front;
 
@@ -52,6 +54,8 @@ pub struct Wiring {
     pub proposer: Arc<dyn Propose>,
     pub forwarder: Arc<Forwarder>,
     pub lease: Arc<Lease>,
+    /// What is done without it.
+    pub lapse: LapseRules,
     /// Where work goes on that must not hold up whoever caused it.
     pub runtime: tokio::runtime::Handle,
     /// Called when this life of the node was declared over.
@@ -67,6 +71,7 @@ pub struct Broker {
     clients: Clients,
     progress: progress::Progress,
     clock: ClusterClock,
+    lapse: lapse::Lapse,
     /// The life of this node that its connections belong to.
     epoch: AtomicU64,
     /// This node has applied the start of its present life: effects are carried out.
@@ -89,6 +94,7 @@ impl Broker {
             clients: Clients::default(),
             progress: progress::Progress::default(),
             clock: ClusterClock::new(),
+            lapse: lapse::Lapse::default(),
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(false),
             knows_the_time: AtomicBool::new(false),

@@ -8,13 +8,22 @@ use std::sync::Arc;
 use parking_lot::RwLockWriteGuard;
 
 use super::Broker;
+use super::lapse::Turn;
 use super::local::{Local, RouteChange};
-use crate::mqtt::ReasonCode;
-use crate::session::{Conn, FILTERS_AT_ONCE as PORTION, SubscribeItem};
+use crate::mqtt::{ReasonCode, Version};
+use crate::session::{Conn, Ended, FILTERS_AT_ONCE as PORTION, SubscribeItem};
 use crate::state::{Added, Command, Subscription};
 
 fn code(existed: bool) -> ReasonCode {
     if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
+}
+
+/// A persistent session's subscriptions change through the log only.
+fn refuse_unsubscribe(conn: &Arc<Conn>, packet_id: u16, filters: usize) {
+    if conn.version() == Version::V5 {
+        return conn.unsubscribed(packet_id, &vec![ReasonCode::UnspecifiedError; filters]);
+    }
+    conn.close(Ended::Server, ReasonCode::ServerUnavailable);
 }
 
 /// The first portion of `all`, which keeps the rest.
@@ -70,8 +79,22 @@ impl Broker {
     }
 
     pub(super) fn unsubscribe_from(self: &Arc<Self>, conn: &Arc<Conn>, packet_id: u16, filters: &[&str]) {
-        let filters = filters.iter().map(|f| (*f).into()).collect();
-        self.unsubscribe_by_portions(conn, packet_id, filters, Vec::new());
+        let filters: Vec<Box<str>> = filters.iter().map(|f| (*f).into()).collect();
+        let persistent = conn.is_persistent();
+        match self.turn_of_request() {
+            Turn::Later if persistent || !self.serves_its_own() => {}
+            Turn::Never if persistent => return refuse_unsubscribe(conn, packet_id, filters.len()),
+            // That a clean session gets no more is this node's own affair.
+            _ => return self.unsubscribe_by_portions(conn, packet_id, filters, Vec::new()),
+        }
+        let waiting = conn.clone();
+        self.when_leased(filters.iter().map(|filter| filter.len()).sum(), move |broker, leased| {
+            if leased || !persistent {
+                broker.unsubscribe_by_portions(&waiting, packet_id, filters, Vec::new());
+            } else {
+                refuse_unsubscribe(&waiting, packet_id, filters.len());
+            }
+        });
     }
 
     /// `codes`: of the portions before.

@@ -38,14 +38,19 @@ impl Broker {
             return 0;
         }
         let plan = self.plan(conn, publication);
-        if ticket.is_some() && !self.may_acknowledge() {
+        let lapsed = ticket.is_some() && !self.may_acknowledge_as(conn, &plan);
+        if lapsed && !self.is_patient() {
             answer(conn, ticket, ReasonCode::UnspecifiedError);
             return 0;
         }
         let mut order = conn.publish_order().lock();
         self.fence(conn, &mut order, plan.path);
         let held = order.as_deref().is_some_and(|o| !o.admits(plan.path));
-        if held {
+        if lapsed && !self.drain_when_leased(conn, publication.payload.len()) {
+            answer(conn, ticket, ReasonCode::UnspecifiedError);
+            return 0;
+        }
+        if held || lapsed {
             let message = publication.to_message();
             let order = order.get_or_insert_default();
             if !order.hold(Held { message, ticket, packet_id }) {
@@ -57,11 +62,19 @@ impl Broker {
     }
 
     /// Routes what waited for the publisher's earlier messages, as far as it may go.
-    fn drain_held(self: &Arc<Self>, conn: &Arc<Conn>) {
+    pub(super) fn drain_held(self: &Arc<Self>, conn: &Arc<Conn>) {
         let mut order = conn.publish_order().lock();
         while let Some(held) = order.as_mut().and_then(|o| o.next_held()) {
             let publication = held.message.borrow();
             let plan = self.plan(conn, &publication);
+            if held.ticket.is_some() && !self.may_acknowledge_as(conn, &plan) {
+                if self.is_patient() {
+                    order.get_or_insert_default().put_back(held);
+                    return;
+                }
+                answer(conn, held.ticket, ReasonCode::UnspecifiedError);
+                continue;
+            }
             self.fence(conn, &mut order, plan.path);
             if !order.as_deref().is_none_or(|o| o.admits_held(plan.path)) {
                 order.get_or_insert_default().put_back(held);
@@ -72,6 +85,17 @@ impl Broker {
         if order.as_deref().is_none_or(PublishOrder::is_settled) {
             conn.publishes_settled();
         }
+    }
+
+    /// Whether this node may acknowledge a publish with this plan: it has its lease, or nobody but
+    /// clean sessions of its own has to do with it and the operator wants that.
+    fn may_acknowledge_as(&self, conn: &Conn, plan: &Plan) -> bool {
+        self.may_acknowledge() || (self.serves_its_own() && !conn.is_persistent() && self.is_only_here(plan))
+    }
+
+    fn is_only_here(&self, plan: &Plan) -> bool {
+        let me = self.wiring().map_or(0, |w| w.me);
+        plan.path == Path::Direct && plan.nodes.is_empty() && plan.shared.iter().all(|(_, node)| *node == me)
     }
 
     /// Decides a publish's path and its targets beyond this node.
@@ -265,7 +289,11 @@ impl Broker {
                 (false, true) => ReasonCode::QuotaExceeded,
                 (false, false) => ReasonCode::NoMatchingSubscribers,
             };
-            self.acknowledge(conn, ticket, reason);
+            if taken && self.may_acknowledge_as(conn, plan) {
+                answer(conn, ticket, reason);
+            } else {
+                self.acknowledge(conn, ticket, reason);
+            }
             return made;
         }
         order.get_or_insert_default().forward_started();
@@ -309,10 +337,20 @@ impl Broker {
         self.drain_held(&pending.conn);
     }
 
-    /// Acknowledges what did not go through the log, if this node may still speak for the cluster.
-    fn acknowledge(&self, conn: &Arc<Conn>, ticket: Option<AckTicket>, reason: ReasonCode) {
-        let reason = if self.may_acknowledge() { reason } else { ReasonCode::UnspecifiedError };
-        answer(conn, ticket, reason);
+    /// Acknowledges what did not go through the log, as soon as this node may speak for the cluster;
+    /// says no if that takes too long.
+    fn acknowledge(self: &Arc<Self>, conn: &Arc<Conn>, ticket: Option<AckTicket>, reason: ReasonCode) {
+        if self.may_acknowledge() {
+            answer(conn, ticket, reason);
+        } else if ticket.is_some() && self.is_patient() {
+            let conn = conn.clone();
+            self.when_leased(0, move |broker, _| {
+                let certain = broker.may_acknowledge();
+                answer(&conn, ticket, if certain { reason } else { ReasonCode::UnspecifiedError });
+            });
+        } else {
+            answer(conn, ticket, ReasonCode::UnspecifiedError);
+        }
     }
 }
 

@@ -103,23 +103,16 @@ impl Broker {
         self.knows_the_time.store(known, Ordering::Release);
     }
 
-    /// Sends lingering acknowledgements of stored deliveries to the log, and takes deliveries up
-    /// again once a lost lease is back.
+    /// Sends lingering acknowledgements of stored deliveries to the log.
     pub async fn send_progress(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(PROGRESS_LINGER_MS));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut leased = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             self.flush_progress();
-            let regained = self.may_acknowledge() && !leased;
-            leased = self.may_acknowledge();
-            if regained {
-                self.pump_all();
-            }
         }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::filters::Filters;
+use super::lapse::Turn;
 use super::local::{RouteChange, RouteWait, Subscriber};
-use crate::mqtt::{QoS, ReasonCode, Version, topic};
+use crate::mqtt::{QoS, ReasonCode, SubOptions, Version, topic};
 use crate::session::{self, Conn, Ended, FILTERS_AT_ONCE, SubscribeItem};
 use crate::state::limits::REPLAY_VISITS_MAX;
 use crate::state::{Added, Command, LogIndex, Outcome, Subscription};
@@ -29,12 +30,39 @@ impl Broker {
         subscription_id: u32,
         items: &[SubscribeItem<'_>],
     ) {
-        if !self.may_acknowledge() {
-            if conn.version() == Version::V5 {
-                return conn.subscribed(packet_id, &vec![ReasonCode::UnspecifiedError; items.len()]);
+        match self.turn_of_request() {
+            Turn::Now => return self.subscribe_now(conn, packet_id, subscription_id, items),
+            _ if self.serves_its_own() && !conn.is_persistent() => {
+                return self.subscribe_now(conn, packet_id, subscription_id, items);
             }
-            return conn.close(Ended::Server, ReasonCode::ServerUnavailable);
+            Turn::Never => {
+                return refuse_subscribe(conn, packet_id, ReasonCode::UnspecifiedError, items.len());
+            }
+            Turn::Later => {}
         }
+        let owned: Vec<(Box<str>, SubOptions)> = items.iter().map(|i| (i.filter.into(), i.options)).collect();
+        let bytes = owned.iter().map(|(filter, _)| filter.len() + size_of::<SubscribeItem<'_>>()).sum();
+        let waiting = conn.clone();
+        self.when_leased(bytes, move |broker, leased| {
+            if leased {
+                let items: Vec<_> = owned
+                    .iter()
+                    .map(|(filter, options)| SubscribeItem { filter, options: *options })
+                    .collect();
+                broker.subscribe_now(&waiting, packet_id, subscription_id, &items);
+            } else {
+                refuse_subscribe(&waiting, packet_id, ReasonCode::UnspecifiedError, owned.len());
+            }
+        });
+    }
+
+    fn subscribe_now(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        packet_id: u16,
+        subscription_id: u32,
+        items: &[SubscribeItem<'_>],
+    ) {
         let limits = &conn.context().limits;
         let levels_max = usize::from(limits.topic_levels_max);
         let mut codes: Vec<ReasonCode> = items
@@ -58,6 +86,11 @@ impl Broker {
                 .map(|i| Subscription { filter: i.filter.into(), options: i.options, id: subscription_id })
                 .collect();
             return self.subscribe_by_portions(conn, packet_id, subscriptions, codes, Vec::new());
+        }
+        if !self.may_acknowledge() && self.serves_its_own() {
+            // The other nodes hear of it when they can.
+            self.subscribe_clean(conn, subscription_id, items.into_iter(), Box::new(|| {}));
+            return conn.subscribed(packet_id, &codes);
         }
         let waiting = conn.clone();
         let answer = Box::new(move || waiting.subscribed(packet_id, &codes));
@@ -189,4 +222,12 @@ impl Broker {
             }),
         );
     }
+}
+
+/// Grants none of the filters: a 3.x client, whose SUBACK cannot say why, sees a close.
+fn refuse_subscribe(conn: &Arc<Conn>, packet_id: u16, why: ReasonCode, filters: usize) {
+    if conn.version() == Version::V5 {
+        return conn.subscribed(packet_id, &vec![why; filters]);
+    }
+    conn.close(Ended::Server, ReasonCode::ServerUnavailable);
 }

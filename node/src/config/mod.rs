@@ -21,7 +21,7 @@ pub use sections::{
     ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, TcpConfig,
     TlsConfig, WsConfig,
 };
-pub use value::{HostPort, LogFormat, QueueFull};
+pub use value::{HostPort, LogFormat, Minority, QueueFull};
 
 use section::Section;
 

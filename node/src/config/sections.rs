@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::section;
-use super::value::{HostPort, LogFormat, QueueFull, one_of, range};
+use super::value::{HostPort, LogFormat, Minority, QueueFull, one_of, range};
+use crate::broker::LapseRules;
 use crate::net::TlsFiles;
 use crate::session::{Durability, Limits};
 use crate::state::limits::{NodeLimits, QueueLimits};
@@ -130,6 +131,16 @@ section! {
         /// Bytes of log kept besides, so that a node that was away for a while gets what it missed
         /// and not the whole state.
         kept_log_bytes: u64 = 67_108_864, range(1_048_576..=1_099_511_627_776);
+        /// What a node does for its clients while it is cut off from the majority of its cluster.
+        /// qos0: it passes QoS 0 between them and acknowledges nothing. close: it closes their
+        /// connections, so that they go to another node, and lets nobody in. available: as qos0,
+        /// and it acknowledges what concerns clean sessions of this node alone: the other nodes'
+        /// subscribers miss such a message, and such a subscription gets what is published on this
+        /// node only, until the nodes hear each other again.
+        minority: Minority = Minority::Qos0;
+        /// How long CONNECT, SUBSCRIBE, UNSUBSCRIBE and PUBLISH at QoS 1 and 2 wait when that has
+        /// just happened, since most often it is soon over, milliseconds.
+        lease_patience_ms: u64 = LapseRules::DEFAULT_PATIENCE_MS, range(0..=60_000);
     }
 }
 

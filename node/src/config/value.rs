@@ -277,6 +277,18 @@ impl Setting for Durability {
     }
 }
 
+word_setting! {
+    /// What a node does for its clients while it is cut off from the majority of its cluster.
+    Minority {
+        /// Passes QoS 0 between them, acknowledges nothing.
+        Qos0 = "qos0",
+        /// Closes their connections and lets nobody in.
+        Close = "close",
+        /// Also acknowledges what concerns clean sessions of this node alone.
+        Available = "available",
+    }
+}
+
 /// Accepts values within `bounds`.
 pub(super) fn range<T: PartialOrd + Display>(bounds: RangeInclusive<T>) -> impl Fn(&T) -> Result<(), String> {
     move |value| {

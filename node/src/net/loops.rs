@@ -194,6 +194,10 @@ impl Loop {
         }
         let Some(slot) = self.slot(token) else { return };
         slot.hung_up |= event.is_read_closed();
+        if slot.hung_up && slot.has_given_up() {
+            self.remove(token);
+            return;
+        }
         if event.is_readable() || slot.hung_up {
             self.read(token);
         }

@@ -74,6 +74,12 @@ pub(super) enum Queued {
 }
 
 impl Slot {
+    /// Whether the client has closed its side while it waited for CONNACK, with nothing sent after
+    /// CONNECT: it has gone to another node perhaps, which its claim must not take it from.
+    pub fn has_given_up(&self) -> bool {
+        self.held && self.inbound.is_handshake() && !self.inbound.keeps_bytes() && self.link.is_at_end()
+    }
+
     /// Reads what has come, within this turn's bounds.
     pub fn read(&mut self, buffers: &mut Buffers, now_ms: u64) -> Progress {
         self.inbound.begin_turn();

@@ -28,6 +28,11 @@ impl TcpLink {
         (&self.stream).read(buf)
     }
 
+    /// Whether the client has closed its side and there is nothing left to read.
+    pub fn is_at_end(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok_and(|read| read == 0)
+    }
+
     /// Ends both directions, whoever still holds the descriptor.
     pub fn shut(&self) {
         if self.stream.shutdown(Shutdown::Both).is_err() {

@@ -52,6 +52,10 @@ impl LeaseHost for Host {
         self.broker.declare_down(node, epoch, term);
     }
 
+    fn regained(&self) {
+        self.broker.lease_regained();
+    }
+
     fn flush(&self) {
         session::flush();
     }

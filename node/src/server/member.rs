@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::error::StartError;
 use super::host::Host;
-use crate::broker::{Applier, Broker, Wiring};
+use crate::broker::{Applier, Broker, LapseRules, Wiring};
 use crate::env;
 use crate::peer::forward::{ForwardConfig, Forwarder};
 use crate::peer::lease::{Lease, LeaseTimes};
@@ -37,6 +37,8 @@ pub struct Parts {
     pub connector: Connector,
     /// Other members and where they were last, by node id.
     pub known: Vec<(NodeId, String)>,
+    /// What is done without a lease.
+    pub lapse: LapseRules,
     /// Where consensus, gRPC and `apply` run.
     pub runtime: Handle,
 }
@@ -126,6 +128,7 @@ impl Member {
             proposer: Arc::new(proposer),
             forwarder,
             lease: lease.clone(),
+            lapse: parts.lapse,
             runtime: runtime.clone(),
             rebirth: Box::new(move || {
                 if let Some(member) = reborn.upgrade() {
@@ -140,6 +143,7 @@ impl Member {
             },
             stopped.clone(),
         )));
+        env::spawn(raft::scoped(broker.clone().tend_lapses(stopped.clone())));
         env::spawn(raft::scoped(broker.clone().send_progress(stopped.clone())));
         env::spawn(raft::scoped(broker.put_queues_away(stopped.clone())));
         env::spawn(raft::scoped(follow_applied(raft, lease, stopped)));

@@ -20,7 +20,7 @@ use super::shown;
 use crate::admin;
 use crate::auth::scram::{Decoys, Scram};
 use crate::auth::{Access, UserTable};
-use crate::broker::Front;
+use crate::broker::{Front, LapseRules};
 use crate::config::Config;
 use crate::env;
 use crate::net::{self, Bound, Kind};
@@ -302,6 +302,10 @@ impl Node {
             stock,
             connector: peer::connector(),
             known,
+            lapse: LapseRules {
+                minority: cluster_config.minority,
+                patience_ms: cluster_config.lease_patience_ms,
+            },
             runtime: self.runtime.clone(),
         })
         .await?;

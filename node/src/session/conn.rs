@@ -211,6 +211,11 @@ impl Conn {
         self.refuse_with(reason, None);
     }
 
+    /// As [`refuse`](Self::refuse), with words for a 5.0 client.
+    pub fn refuse_saying(self: &Arc<Self>, reason: ReasonCode, what: &str) {
+        self.refuse_with(reason, Some(what));
+    }
+
     fn refuse_with(self: &Arc<Self>, reason: ReasonCode, what: Option<&str>) {
         let version = self.version();
         let refused = self.with_out(|out| {
@@ -254,6 +259,11 @@ impl Conn {
     /// is told; the first close counts. The client has a moment to take what was sent before.
     pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
         self.close_with(why, reason, None);
+    }
+
+    /// As [`close`](Self::close), with words for a 5.0 client.
+    pub fn close_saying(self: &Arc<Self>, why: Ended, reason: ReasonCode, what: &str) {
+        self.close_with(why, reason, Some(what));
     }
 
     /// Closes it to further packets after the client's own DISCONNECT; the end of the stream is

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::auth::Access;
-use crate::broker::{Applier, FromPeers, Front, Wiring};
+use crate::broker::{Applier, FromPeers, Front, LapseRules, Wiring};
 use crate::peer::forward::{ForwardConfig, Forwarder};
 use crate::peer::lease::Lease;
 use crate::peer::testing::{Network, Proxy};
@@ -114,6 +114,8 @@ impl Bench {
             proposer: hand.clone(),
             forwarder: forwarder.clone(),
             lease: lease.clone(),
+            // A test decides when there is a lease; nobody waits for it.
+            lapse: LapseRules { patience_ms: 0, ..LapseRules::default() },
             runtime: tokio::runtime::Handle::current(),
             rebirth: Box::new(move || {
                 count.fetch_add(1, Ordering::Relaxed);

@@ -369,6 +369,7 @@ impl Shared {
         drop(state);
         if before <= env::boot_ms() {
             info!("this node holds a lease");
+            self.host.regained();
         }
     }
 

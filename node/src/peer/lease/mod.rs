@@ -94,6 +94,8 @@ pub trait LeaseHost: Send + Sync + 'static {
     /// if it is appended in that very term: proposed again under another leader it could end a
     /// life whose lease that leader has renewed.
     fn propose_down(&self, node: NodeId, epoch: Epoch, term: u64);
+    /// The lease is valid after it was not, for the first time or again.
+    fn regained(&self) {}
     /// After each group of [`Lease::when_applied_everywhere`] callbacks: what they appended to
     /// outboxes is written.
     fn flush(&self) {}
