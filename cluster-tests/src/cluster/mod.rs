@@ -4,6 +4,7 @@ pub mod cli;
 mod node;
 mod ports;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub struct Cluster {
     links: Option<Links>,
     disks: Vec<SmallDisk>,
     namespaces: Option<Namespaces>,
+    frozen: BTreeSet<usize>,
     dir: Option<TempDir>,
 }
 
@@ -127,7 +129,8 @@ impl Cluster {
             }
         }
         let namespaces = setup.namespaces;
-        let mut cluster = Cluster { nodes, ports, links, disks, namespaces, dir: Some(dir) };
+        let mut cluster =
+            Cluster { nodes, ports, links, disks, namespaces, frozen: BTreeSet::new(), dir: Some(dir) };
         for i in 1..=count {
             cluster.at(i, |cluster| cluster.node(i).spawn());
         }
@@ -251,7 +254,12 @@ impl Cluster {
 
     /// The cluster as the first node that runs and can tell sees it.
     pub fn status(&mut self) -> Option<Status> {
-        (1..=self.len()).find_map(|i| self.status_of(i))
+        // One that is frozen takes long not to answer.
+        (1..=self.len())
+            .filter(|i| !self.frozen.contains(i))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .find_map(|i| self.status_of(i))
     }
 
     /// The cluster as node `i` sees it, if that runs and can tell.
@@ -284,6 +292,7 @@ impl Cluster {
 
     pub fn kill9(&mut self, i: usize) {
         self.node(i).kill9();
+        self.frozen.remove(&i);
     }
 
     /// Starts a node that is down on what it has on its disk, and waits until it serves.
@@ -302,11 +311,13 @@ impl Cluster {
     /// SIGSTOP: the process is there and does nothing.
     pub fn freeze(&mut self, i: usize) {
         self.node(i).signal("STOP");
+        self.frozen.insert(i);
     }
 
     /// SIGCONT.
     pub fn thaw(&mut self, i: usize) {
         self.node(i).signal("CONT");
+        self.frozen.remove(&i);
     }
 
     /// SIGTERM to all, and waits for their end.

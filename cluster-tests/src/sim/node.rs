@@ -83,6 +83,7 @@ impl Machine {
             connector: connector(),
             known: others().map(|m| (m.id, m.info().peer_addr)).collect(),
             lapse: LapseRules::default(),
+            disk: Arc::default(),
             runtime: Handle::current(),
         })
         .await?;

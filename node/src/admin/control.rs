@@ -89,7 +89,7 @@ impl ClusterStatus {
         self.cluster_id.is_some()
             && self.leader.is_some()
             && !self.members.is_empty()
-            && self.members.iter().all(|m| m.state == MemberState::Up)
+            && self.members.iter().all(|m| m.state == MemberState::Up && m.trouble.is_none())
     }
 }
 
@@ -111,6 +111,9 @@ pub struct Member {
     pub lag: u64,
     pub version: String,
     pub leader: bool,
+    /// What the member says is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,9 @@ impl Broker {
         if self.is_stopping() {
             return conn.refuse(ReasonCode::ServerUnavailable);
         }
+        if self.refuses_writes() {
+            return conn.refuse_saying(ReasonCode::QuotaExceeded, "the disk of this node is full");
+        }
         let turn = self.turn_of_request();
         if turn == Turn::Never {
             return refuse_without_lease(conn);

@@ -56,6 +56,8 @@ pub struct Wiring {
     pub lease: Arc<Lease>,
     /// What is done without it.
     pub lapse: LapseRules,
+    /// Whether nothing should be written to this node's disk that need not be.
+    pub disk_is_short: Box<dyn Fn() -> bool + Send + Sync>,
     /// Where work goes on that must not hold up whoever caused it.
     pub runtime: tokio::runtime::Handle,
     /// Called when this life of the node was declared over.
@@ -134,6 +136,11 @@ impl Broker {
     /// start, for how long all nodes were down.
     pub fn knows_the_time(&self) -> bool {
         self.knows_the_time.load(Ordering::Acquire)
+    }
+
+    /// Whether clients of this node are refused what would have to be written.
+    fn refuses_writes(&self) -> bool {
+        self.wiring().is_some_and(|w| (w.disk_is_short)())
     }
 
     pub fn is_alive(&self) -> bool {

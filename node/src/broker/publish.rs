@@ -149,7 +149,7 @@ impl Broker {
         ticket: Option<AckTicket>,
         packet_id: u16,
     ) {
-        if self.wiring().is_none_or(|w| w.proposer.is_congested()) {
+        if self.refuses_writes() || self.wiring().is_none_or(|w| w.proposer.is_congested()) {
             return answer(conn, ticket, ReasonCode::QuotaExceeded);
         }
         order.get_or_insert_default().log_started();

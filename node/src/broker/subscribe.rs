@@ -30,6 +30,9 @@ impl Broker {
         subscription_id: u32,
         items: &[SubscribeItem<'_>],
     ) {
+        if self.refuses_writes() {
+            return refuse_subscribe(conn, packet_id, ReasonCode::QuotaExceeded, items.len());
+        }
         match self.turn_of_request() {
             Turn::Now => return self.subscribe_now(conn, packet_id, subscription_id, items),
             _ if self.serves_its_own() && !conn.is_persistent() => {

@@ -96,6 +96,11 @@ fn trouble(status: &ClusterStatus, nodes: usize) -> Option<String> {
     if status.leader.is_none() {
         return Some("the cluster has no leader".to_owned());
     }
+    let ailing =
+        |m: &Member| Some(format!("{}: {}", out::printable(&m.name), out::printable(m.trouble.as_ref()?)));
+    if let Some(trouble) = status.members.iter().find_map(ailing) {
+        return Some(trouble);
+    }
     (!status.is_healthy()).then(|| "not all members are up".to_owned())
 }
 
@@ -201,6 +206,7 @@ mod tests {
             lag: 0,
             version: "0.1.0".to_owned(),
             leader: name == "n1",
+            trouble: None,
         }
     }
 
@@ -215,6 +221,9 @@ mod tests {
         assert!(trouble(&status, 2).expect("one down").contains("not all members are up"));
         status.members[1].state = MemberState::Up;
         assert_eq!(trouble(&status, 2), None);
+        status.members[1].trouble = Some("its disk is full".to_owned());
+        assert_eq!(trouble(&status, 2).expect("one ails"), "n2: its disk is full");
+        status.members[1].trouble = None;
         assert!(trouble(&status, 3).expect("one missing").contains("2 of 3"));
     }
 

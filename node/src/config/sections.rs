@@ -22,6 +22,9 @@ section! {
         name: String = String::new(), node_name;
         /// Where everything that must survive a restart is kept. One node per directory.
         data_dir: PathBuf = PathBuf::from("rookery-data");
+        /// With less than this free on the disk of data_dir, the node refuses what would have to be
+        /// written for its clients, hands leadership over and is not ready, bytes.
+        disk_free_min_bytes: u64 = 67_108_864;
     }
 }
 

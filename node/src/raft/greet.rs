@@ -2,14 +2,14 @@
 //! leader is known, every address that might be a member's is asked who lives there and whom it
 //! knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rookery_proto::consensus as pb;
 use tracing::debug;
 
 use super::network;
-use super::node::WeakNode;
+use super::node::{Node, WeakNode};
 use super::wire::{GROUP, WIRE_VERSION};
 use crate::env;
 use crate::peer::{ANYONE, Channels, PeerChannel};
@@ -75,6 +75,21 @@ async fn round(channels: &Channels, seeds: &[String], answered: &mut BTreeSet<No
             }
             Err(status) => channels.note_refusal(node, &status),
         }
+    }
+}
+
+impl Node {
+    /// What each of the members `asked` says is wrong with it; nothing of those that are well or do
+    /// not answer in time.
+    pub async fn troubles(&self, asked: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, String> {
+        let asked = self.channels().known().into_iter().filter(|(node, _)| asked(*node));
+        let asked = asked.filter_map(|(node, _)| {
+            let channel = self.channels().consensus(node)?;
+            Some(async move { Some((node, ask(channel).await.ok()?.trouble)) })
+        });
+        let answers = futures::future::join_all(asked).await.into_iter().flatten();
+        let own = self.trouble().map(|trouble| (self.id(), trouble));
+        answers.filter(|(_, trouble)| !trouble.is_empty()).chain(own).collect()
     }
 }
 

@@ -128,6 +128,8 @@ struct Inner {
     members: Arc<Seen>,
     runtime: Handle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What operators should know of this node.
+    trouble: Mutex<Option<String>>,
     /// One change of membership at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -183,6 +185,7 @@ impl Node {
             members: members.clone(),
             runtime: runtime.clone(),
             tasks: Mutex::default(),
+            trouble: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         }));
         let tasks = vec![
@@ -213,6 +216,15 @@ impl Node {
 
     pub fn proposer(&self) -> &Proposer {
         &self.0.proposer
+    }
+
+    /// What operators should know of this node, told to other nodes that ask.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().clone()
+    }
+
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *self.0.trouble.lock() = trouble;
     }
 
     pub fn config(&self) -> &NodeConfig {

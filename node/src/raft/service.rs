@@ -196,6 +196,7 @@ impl Service for Handler {
                 .filter_map(|m| Some(Member { peer_addr: channels.own_word(m.node)?, ..m.clone() }))
                 .map(Into::into)
                 .collect(),
+            trouble: self.node.trouble().unwrap_or_default(),
         }))
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,6 +106,51 @@ async fn apply(machine: &mut Machine, entries: Vec<Entry>) -> io::Result<()> {
 
 async fn build(machine: &mut Machine) -> SnapshotOf<TypeConfig, SnapshotData> {
     machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap()
+}
+
+/// A state whose snapshots fail for want of room at first.
+#[derive(Default)]
+struct Cramped {
+    recorder: Recorder,
+    attempts: Arc<AtomicUsize>,
+}
+
+struct CrampedView(Box<dyn SnapshotView>, Arc<AtomicUsize>);
+
+impl SnapshotView for CrampedView {
+    fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        if self.1.fetch_add(1, Ordering::Relaxed) < 3 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write(to)
+    }
+}
+
+impl Replica for Cramped {
+    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError> {
+        self.recorder.apply(index, term, pack)
+    }
+
+    fn flush(&self) {}
+
+    fn snapshot(&self) -> Box<dyn SnapshotView> {
+        Box::new(CrampedView(self.recorder.snapshot(), self.attempts.clone()))
+    }
+
+    fn install(&self, index: LogIndex, from: &mut dyn Read) -> io::Result<()> {
+        self.recorder.install(index, from)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_waits_for_room_on_a_full_disk() {
+    let replica = Arc::new(Cramped::default());
+    let snapshots = Snapshots::in_memory(&MemoryDisk::default());
+    let mut machine = Machine::open(replica.clone(), snapshots, None, None).unwrap();
+    apply(&mut machine, vec![tick(1, 5), tick(2, 6)]).await.unwrap();
+    let built = build(&mut machine).await;
+    assert_eq!(replica.attempts.load(Ordering::Relaxed), 4);
+    assert_eq!(built.meta.last_log_id, Some(log_id(1, 2)));
 }
 
 struct OnDisk;

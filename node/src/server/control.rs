@@ -69,6 +69,19 @@ impl Node {
         }
     }
 
+    /// [`Self::cluster_status`], and what is wrong with the members as each says of itself.
+    async fn cluster_health(&self) -> ClusterStatus {
+        let mut answer = self.cluster_status();
+        let Some(member) = self.member() else { return answer };
+        let up = |id| member.broker.state().node(id).is_some_and(|n| n.up);
+        let mut troubles = member.raft.troubles(up).await;
+        for shown in &mut answer.members {
+            let id = u64::from_str_radix(&shown.id, 16).unwrap_or_default();
+            shown.trouble = troubles.remove(&id);
+        }
+        answer
+    }
+
     fn cluster_status(&self) -> ClusterStatus {
         let mut answer = ClusterStatus {
             cluster_id: self.cluster_id().map(|id| id.to_string()),
@@ -106,6 +119,7 @@ impl Node {
                 lag: matched.map_or(0, |matched| last.saturating_sub(matched)),
                 version: info.version,
                 leader: leads,
+                trouble: None,
             });
         }
         answer.members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -153,7 +167,7 @@ fn no_such_client(id: &str) -> ControlError {
 /// `Control` by the shared node: its answers outlive the call.
 impl Control for Arc<Node> {
     fn status(&self) -> Answer<'_, ClusterStatus> {
-        Box::pin(async { Ok(self.cluster_status()) })
+        Box::pin(async { Ok(self.cluster_health().await) })
     }
 
     fn init(&self) -> Answer<'_, ClusterStatus> {
@@ -232,6 +246,8 @@ impl Control for Arc<Node> {
 
     fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
+        let trouble = self.disk().trouble();
+        reasons.extend(trouble.as_deref());
         match self.member() {
             None => reasons.push("of no cluster yet"),
             Some(member) => {

@@ -2,6 +2,7 @@
 //! Nothing here knows sockets or files, so that a simulation runs the very same thing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -10,6 +11,7 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tracing::{error, info};
 
+use super::disk::Disk;
 use super::error::StartError;
 use super::host::Host;
 use crate::broker::{Applier, Broker, LapseRules, Wiring};
@@ -21,6 +23,9 @@ use crate::raft::{self, Machine, NodeConfig, Proposer, RaftLog, Snapshots};
 use crate::session;
 use crate::state::{LogIndex, NodeId, NodeInfo, Stock};
 use crate::store::{Identity, LogStore};
+
+/// Between two attempts to begin a new life on a disk that refuses.
+const REBIRTH_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a member is made of.
 pub struct Parts {
@@ -39,6 +44,7 @@ pub struct Parts {
     pub known: Vec<(NodeId, String)>,
     /// What is done without a lease.
     pub lapse: LapseRules,
+    pub disk: Arc<Disk>,
     /// Where consensus, gRPC and `apply` run.
     pub runtime: Handle,
 }
@@ -129,6 +135,7 @@ impl Member {
             forwarder,
             lease: lease.clone(),
             lapse: parts.lapse,
+            disk_is_short: Box::new(move || parts.disk.is_short()),
             runtime: runtime.clone(),
             rebirth: Box::new(move || {
                 if let Some(member) = reborn.upgrade() {
@@ -175,14 +182,20 @@ impl Member {
 
     /// The cluster declared this life over: begins another.
     async fn next_life(self: Arc<Self>) {
-        let identity = self.identity.clone();
-        let advanced = env::blocking(move || identity.advance_epoch()).await;
-        match advanced {
-            Ok(epoch) => {
-                info!(epoch, "beginning a new life");
-                drop(self.begin_life());
+        let mut stop = self.stop.subscribe();
+        loop {
+            let identity = self.identity.clone();
+            match env::blocking(move || identity.advance_epoch()).await {
+                Ok(epoch) => {
+                    info!(epoch, "beginning a new life");
+                    return drop(self.begin_life());
+                }
+                Err(error) => error!(%error, "cannot begin a new life: the disk refuses the next epoch"),
             }
-            Err(error) => error!(%error, "cannot begin a new life: the disk refuses the next epoch"),
+            tokio::select! {
+                () = tokio::time::sleep(REBIRTH_PAUSE) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 

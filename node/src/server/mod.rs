@@ -2,6 +2,7 @@
 
 mod control;
 mod descriptors;
+mod disk;
 mod error;
 mod host;
 mod member;
@@ -18,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
+pub use disk::Disk;
 pub use error::StartError;
 pub use member::{Member, Parts};
 pub use node::{Ended, Node};

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::descriptors;
+use super::disk::{self, Disk};
 use super::error::StartError;
 use super::member::{Member, Parts};
 use super::metrics::NodeCollector;
@@ -95,6 +96,7 @@ pub struct Node {
     listeners: Mutex<Option<(Vec<Bound>, TcpListener)>>,
     mqtt: OnceLock<net::Server>,
     context: OnceLock<Arc<Context>>,
+    disk: Arc<Disk>,
     listening: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     ended: watch::Sender<Option<Ended>>,
@@ -123,6 +125,7 @@ impl Node {
             listeners: Mutex::new(Some((mqtt, peer))),
             mqtt: OnceLock::new(),
             context: OnceLock::new(),
+            disk: Arc::default(),
             listening: watch::channel(false).0,
             stopping: watch::channel(false).0,
             ended: watch::channel(None).0,
@@ -160,6 +163,10 @@ impl Node {
 
     pub fn registry(&self) -> Option<&Registry> {
         self.registry.get()
+    }
+
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub fn is_listening(&self) -> bool {
@@ -279,6 +286,7 @@ impl Node {
         known: Vec<(NodeId, String)>,
     ) -> Result<Arc<Member>, StartError> {
         let (log, snapshots, stock, incoming) = self.open_stores().await?;
+        let written = log.clone();
         let cluster_config = &self.config.cluster;
         let consensus = NodeConfig {
             heartbeat_ms: cluster_config.heartbeat_ms,
@@ -302,6 +310,7 @@ impl Node {
             stock,
             connector: peer::connector(),
             known,
+            disk: self.disk.clone(),
             lapse: LapseRules {
                 minority: cluster_config.minority,
                 patience_ms: cluster_config.lease_patience_ms,
@@ -325,6 +334,9 @@ impl Node {
         });
         self.member.write().replace(member.clone());
         let begun = member.begin_life();
+        let room = (self.dir.root().to_owned(), self.config.node.disk_free_min_bytes);
+        let stop = self.stopping.subscribe();
+        self.runtime.spawn(disk::watch(self.disk.clone(), room, written, member.clone(), stop));
         self.runtime.spawn(remember_peers(member.clone(), self.identity.clone()));
         self.runtime.spawn(self.clone().notice_removal(member.clone()));
         self.runtime.spawn(self.clone().notice_failure(member.clone()));

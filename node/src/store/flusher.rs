@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +12,10 @@ use parking_lot::Mutex;
 use super::log::{Job, LogOptions, Shared};
 use super::record::Record;
 use super::segments::{Segments, Written};
+use crate::env;
+
+/// Between two attempts to write to a disk that was full.
+const RETRY: Duration = Duration::from_millis(500);
 
 pub(super) struct Flusher {
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -32,6 +37,20 @@ impl Flusher {
             let _ = thread.join();
         }
     }
+}
+
+/// Lets a moment pass before a write is tried again that found the disk full. False: the log is
+/// being closed. Meanwhile changes wait in the queue, and nobody is told that they are durable.
+fn wait_for_room(shared: &Shared, error: &io::Error) -> bool {
+    if !shared.waiting.swap(true, Ordering::Relaxed) {
+        tracing::error!(%error, "the disk is full; the log waits for room");
+    }
+    let until = env::now() + RETRY;
+    let mut state = shared.state.lock();
+    while !state.closed && env::now() < until {
+        shared.wake.wait_for(&mut state, until.saturating_duration_since(env::now()));
+    }
+    !state.closed
 }
 
 struct Worker {
@@ -79,7 +98,12 @@ impl Worker {
         if records.is_empty() {
             return Ok(());
         }
-        match self.segments.write(&records) {
+        let shared = &self.shared;
+        let outcome = self.segments.write(&records, &|error| wait_for_room(shared, error));
+        if shared.waiting.swap(false, Ordering::Relaxed) && outcome.is_ok() {
+            tracing::info!("the log is written again");
+        }
+        match outcome {
             Ok(written) => {
                 let purged = self.publish(&records, written);
                 purged.map_or(Ok(()), |number| self.segments.drop_below(number)).inspect_err(|e| self.fail(e))

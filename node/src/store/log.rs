@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -93,6 +93,8 @@ pub(super) struct Shared {
     pub state: Mutex<State>,
     pub wake: Condvar,
     pub stats: LogStats,
+    /// A write waits for the disk to have room.
+    pub waiting: AtomicBool,
 }
 
 pub(super) struct State {
@@ -129,6 +131,7 @@ impl Shared {
             }),
             wake: Condvar::new(),
             stats: LogStats::default(),
+            waiting: AtomicBool::new(false),
         })
     }
 }
@@ -226,6 +229,11 @@ impl LogStore {
     /// Index and marker of the last purge.
     pub fn purged(&self) -> Option<(u64, Bytes)> {
         self.inner.shared.state.lock().view.purged().cloned()
+    }
+
+    /// A write waits for the disk to have room: nothing becomes durable until there is some.
+    pub fn is_waiting(&self) -> bool {
+        self.inner.shared.waiting.load(Ordering::Relaxed)
     }
 
     pub fn stats(&self) -> &LogStats {

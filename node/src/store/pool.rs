@@ -55,6 +55,17 @@ pub(super) fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// A new file of zeros. What a full disk leaves of it is removed: others need the room.
+fn filled(path: &Path, size: u32) -> io::Result<File> {
+    remove_if_present(path)?;
+    let file = open_private(path)?;
+    match fill(&file, 0, u64::from(size)) {
+        Ok(()) => Ok(file),
+        // The first failure is the one to tell.
+        Err(error) => remove_if_present(path).and(Err(error)),
+    }
+}
+
 impl Shelf {
     fn name(&self) -> PathBuf {
         let mut state = self.state.lock();
@@ -67,10 +78,7 @@ impl Shelf {
             return Ok(());
         }
         let tmp = self.dir.join("spare.tmp");
-        remove_if_present(&tmp)?;
-        let file = open_private(&tmp)?;
-        fill(&file, 0, u64::from(self.size))?;
-        file.sync_all()?;
+        filled(&tmp, self.size)?.sync_all()?;
         let path = self.name();
         fs::rename(&tmp, &path)?;
         self.state.lock().free.push(path);
@@ -115,10 +123,7 @@ impl Pool {
             Some(spare) => (open_private(&spare)?, spare),
             None => {
                 let tmp = path.with_extension("tmp");
-                remove_if_present(&tmp)?;
-                let file = open_private(&tmp)?;
-                fill(&file, 0, u64::from(size))?;
-                (file, tmp)
+                (filled(&tmp, size)?, tmp)
             }
         };
         file.write_all_at(header, 0)?;

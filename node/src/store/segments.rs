@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::OpenError;
-use super::files::create_private_dir;
+use super::files::{create_private_dir, is_full};
 use super::pool::{Pool, fill};
 use super::record::{self, HEADER_LEN, Kind, Raw, Record, SEAL_LEN, Stamp};
 use super::segment::{self, End, HEAD_LEN, Progress, Segment, file_name, number_of, scan};
@@ -47,6 +47,18 @@ pub(super) struct Segments {
     committed: Option<Bytes>,
     /// The next record to be written is preceded by what the older files say besides entries.
     carries: bool,
+}
+
+/// Asked, with the error, when the disk is full; waits a while and says whether to try again.
+pub(super) type Wait<'a> = &'a dyn Fn(&io::Error) -> bool;
+
+fn patiently<T>(wait: Wait<'_>, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if is_full(&error) && wait(&error) => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What writing a group did.
@@ -171,7 +183,7 @@ impl Segments {
                 }
                 segments.at = at;
             }
-            _ => segments.begin_segment(0).map_err(here())?,
+            _ => segments.begin_segment(0, &|_| false).map_err(here())?,
         }
         // Files that a purge had given up when the process ended.
         while segments.live.len() > 1 && segments.live[0].number < needed {
@@ -181,9 +193,10 @@ impl Segments {
         Ok((segments, scanned.durable))
     }
 
-    /// Writes `records` as one group and returns when they are durable. After an error the log
-    /// must not be written to any more: how much of the group is on disk is not known.
-    pub fn write(&mut self, records: &[Record]) -> io::Result<Written> {
+    /// Writes `records` as one group and returns when they are durable. When the disk is full,
+    /// `wait` is asked whether to try again. After an error the log must not be written to any
+    /// more: how much of the group is on disk is not known.
+    pub fn write(&mut self, records: &[Record], wait: Wait<'_>) -> io::Result<Written> {
         self.group += 1;
         let mut written = Written::default();
         let mut start = self.at;
@@ -194,9 +207,9 @@ impl Segments {
                 need += self.carried().iter().map(encoded_len).sum::<usize>();
             }
             if !self.fits(need) {
-                self.seal(start, &mut written)?;
+                self.seal(start, &mut written, wait)?;
                 let carried = self.carried().iter().map(encoded_len).sum::<usize>();
-                self.begin_segment(encoded_len(record) + carried)?;
+                self.begin_segment(encoded_len(record) + carried, wait)?;
                 start = HEAD_LEN as u32;
                 if let Some(last) = self.live.back() {
                     written.opened.push((last.number, last.file.clone()));
@@ -211,7 +224,7 @@ impl Segments {
             let stamp = self.stamp(i + 1 == records.len());
             self.put(record, stamp, &mut written.places);
         }
-        self.write_out(start, &mut written)?;
+        self.write_out(start, &mut written, wait)?;
         if self.buffer.capacity() > KEPT_BUFFER_LEN {
             self.buffer = Vec::new();
         }
@@ -286,17 +299,21 @@ impl Segments {
     }
 
     /// Ends the current segment, durably, so that a later one proves it whole.
-    fn seal(&mut self, start: u32, written: &mut Written) -> io::Result<()> {
+    fn seal(&mut self, start: u32, written: &mut Written, wait: Wait<'_>) -> io::Result<()> {
         let stamp = self.stamp(false);
         record::put(&mut self.buffer, stamp, Kind::Seal, 0, [&[], &[]]);
-        self.write_out(start, written)
+        self.write_out(start, written, wait)
     }
 
-    fn write_out(&mut self, start: u32, written: &mut Written) -> io::Result<()> {
+    /// Where a file's room is not really its own, on a file system that copies on writing, writing
+    /// into it may fail too. The same bytes are then written again, and synced with them.
+    fn write_out(&mut self, start: u32, written: &mut Written, wait: Wait<'_>) -> io::Result<()> {
         let Some(segment) = self.live.back() else { return Ok(()) };
         let in_file = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", segment.path.display()));
-        segment.file.write_all_at(&self.buffer, start.into()).map_err(in_file)?;
-        segment.file.sync_data().map_err(in_file)?;
+        patiently(wait, || {
+            segment.file.write_all_at(&self.buffer, start.into()).map_err(in_file)?;
+            segment.file.sync_data().map_err(in_file)
+        })?;
         written.bytes += self.buffer.len() as u64;
         written.syncs += 1;
         self.buffer.clear();
@@ -304,14 +321,14 @@ impl Segments {
     }
 
     /// Goes on in the next number, with room for `need` bytes of records.
-    fn begin_segment(&mut self, need: usize) -> io::Result<()> {
+    fn begin_segment(&mut self, need: usize, wait: Wait<'_>) -> io::Result<()> {
         let number = self.live.back().map_or(0, |s| s.number) + 1;
         let capacity = u32::try_from(HEAD_LEN + need + SEAL_LEN)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a log record of 4 GiB"))?
             .max(self.layout.segment_len);
         let path = self.dir.join(file_name(number));
         let head = segment::head(number, self.layout.owner, capacity);
-        let file = Arc::new(self.pool.take(&path, capacity, &head)?);
+        let file = Arc::new(patiently(wait, || self.pool.take(&path, capacity, &head))?);
         self.live.push_back(Segment { number, path, file, capacity, last_entry: None });
         self.at = HEAD_LEN as u32;
         self.carries = true;

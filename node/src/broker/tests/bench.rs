@@ -116,6 +116,7 @@ impl Bench {
             lease: lease.clone(),
             // A test decides when there is a lease; nobody waits for it.
             lapse: LapseRules { patience_ms: 0, ..LapseRules::default() },
+            disk_is_short: Box::new(|| false),
             runtime: tokio::runtime::Handle::current(),
             rebirth: Box::new(move || {
                 count.fetch_add(1, Ordering::Relaxed);
