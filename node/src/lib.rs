@@ -22,6 +22,7 @@ pub mod env;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod linear;
 pub mod logging;
 pub mod mqtt;
 pub mod net;

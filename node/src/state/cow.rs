@@ -6,6 +6,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::linear::{parent_of_last, table_of};
+
 const SHARDS: usize = 256;
 /// Entries of a leaf on average, at most: what the first change of a leaf after a freeze copies.
 const LEAF_TARGET: usize = 28;
@@ -39,20 +41,6 @@ pub(super) fn shard_of(key: &str) -> usize {
     (crc32c::crc32c(key.as_bytes()) & 0xff) as usize
 }
 
-/// The leaf of a hash among `leaves`, which is not 0: as many bits as there are leaves for, and one
-/// less where that leaf is not there yet. The bits are others than those a leaf uses itself.
-fn leaf_of(hash: u64, leaves: usize) -> usize {
-    let bits = (hash >> 24) as u32 as usize;
-    let all = leaves.next_power_of_two();
-    let at = bits & (all - 1);
-    if at < leaves { at } else { bits & (all / 2 - 1) }
-}
-
-/// The leaf that the last of `leaves` was split from, and is merged into.
-fn parent_of_last(leaves: usize) -> usize {
-    (leaves - 1) & (leaves.next_power_of_two() / 2 - 1)
-}
-
 impl<V> Default for Shard<V> {
     fn default() -> Self {
         Self { leaves: Vec::new(), len: 0 }
@@ -71,7 +59,7 @@ impl<V> Shard<V> {
         if self.leaves.is_empty() {
             return None;
         }
-        self.leaves[leaf_of(hash, self.leaves.len())].find(hash, |(k, _)| k.as_ref() == key)
+        self.leaves[table_of(hash, self.leaves.len())].find(hash, |(k, _)| k.as_ref() == key)
     }
 
     fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &V)> {
@@ -140,7 +128,7 @@ impl<V> CowMap<V> {
 
 impl<V: Clone> Shard<V> {
     fn leaf_mut(&mut self, hash: u64) -> &mut Leaf<V> {
-        let at = leaf_of(hash, self.leaves.len());
+        let at = table_of(hash, self.leaves.len());
         Arc::make_mut(&mut self.leaves[at])
     }
 
@@ -170,7 +158,7 @@ impl<V: Clone> Shard<V> {
         let (mut stays, mut goes) = (Leaf::with_capacity(parent.len() / 2), Leaf::new());
         for entry in parent {
             let h = hash(&entry);
-            let to = if leaf_of(h, leaves) == at { &mut stays } else { &mut goes };
+            let to = if table_of(h, leaves) == at { &mut stays } else { &mut goes };
             to.insert_unique(h, entry, hash);
         }
         self.leaves[at] = Arc::new(stays);

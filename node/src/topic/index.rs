@@ -1,18 +1,13 @@
 //! Filters to values, and the values of the filters that match a topic.
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
 use super::is_wildcard;
 use super::trie::Trie;
-
-/// Capacity below which a map is not worth shrinking.
-const SHRINK_FROM: usize = 64;
+use crate::linear::LinearMap;
 
 /// One value per filter. Memory follows the number of filters, down as well as up.
 #[derive(Debug)]
 pub struct Index<V> {
-    exact: HashMap<Box<str>, V, RandomState>,
+    exact: LinearMap<Box<str>, V>,
     wild: Trie<V>,
 }
 
@@ -24,7 +19,7 @@ impl<V> Default for Index<V> {
 
 impl<V> Index<V> {
     pub fn new() -> Self {
-        Self { exact: HashMap::default(), wild: Trie::new() }
+        Self { exact: LinearMap::default(), wild: Trie::new() }
     }
 
     /// The number of filters.
@@ -49,7 +44,7 @@ impl<V> Index<V> {
         if is_wildcard(filter) {
             self.wild.get_mut_or_insert(filter, value)
         } else {
-            self.exact.entry_ref(filter).or_insert_with(value)
+            self.exact.get_or_insert_with(filter, || (filter.into(), value()))
         }
     }
 
@@ -57,9 +52,7 @@ impl<V> Index<V> {
         if is_wildcard(filter) {
             return self.wild.remove(filter);
         }
-        let value = self.exact.remove(filter)?;
-        shrink(&mut self.exact);
-        Some(value)
+        self.exact.remove(filter)
     }
 
     /// Calls `f` with the value of every filter that matches the topic name, each once, in an
@@ -79,12 +72,5 @@ impl<V> Index<V> {
     /// All values, in no particular order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.exact.values().chain(self.wild.values())
-    }
-}
-
-/// Gives memory back once three quarters of it are idle.
-pub(super) fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, RandomState>) {
-    if map.capacity() > SHRINK_FROM && map.len() < map.capacity() / 4 {
-        map.shrink_to(map.len() * 2);
     }
 }

@@ -4,7 +4,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::index::shrink;
+use crate::linear::LinearMap;
 
 const ROOT: u32 = 0;
 /// No node, or a word that no filter uses.
@@ -45,8 +45,8 @@ struct Word {
 pub(super) struct Trie<V> {
     nodes: Vec<Node<V>>,
     free_nodes: Vec<u32>,
-    edges: HashMap<(u32, u32), u32, RandomState>,
-    words: HashMap<Box<str>, Word, RandomState>,
+    edges: LinearMap<(u32, u32), u32>,
+    words: LinearMap<Box<str>, Word>,
     free_words: Vec<u32>,
     next_word: u32,
     len: usize,
@@ -57,8 +57,8 @@ impl<V> Trie<V> {
         Self {
             nodes: Vec::new(),
             free_nodes: Vec::new(),
-            edges: HashMap::default(),
-            words: HashMap::default(),
+            edges: LinearMap::default(),
+            words: LinearMap::default(),
             free_words: Vec::new(),
             next_word: 0,
             len: 0,
@@ -231,7 +231,6 @@ impl<V> Trie<V> {
     /// Closes the gaps that removed filters left.
     fn renumber(&mut self) {
         let mut new_words = HashMap::with_capacity_and_hasher(self.words.len(), RandomState::default());
-        shrink(&mut self.words);
         for (new, word) in (0..).zip(self.words.values_mut()) {
             new_words.insert(word.id, new);
             word.id = new;
