@@ -76,6 +76,40 @@ impl Replica for Recorder {
     }
 }
 
+/// Its first views cannot be written: the disk is full.
+struct Refused {
+    recorder: Recorder,
+    refusals: Arc<AtomicUsize>,
+}
+
+struct RefusedView(Arc<AtomicUsize>, Box<dyn SnapshotView>);
+
+impl SnapshotView for RefusedView {
+    fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let left = |n: usize| n.checked_sub(1);
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+            Ok(_) => Err(io::ErrorKind::StorageFull.into()),
+            Err(_) => self.1.write(to),
+        }
+    }
+}
+
+impl Replica for Refused {
+    fn apply(&self, index: LogIndex, term: u64, pack: Pack) -> Result<Option<Vec<Outcome>>, PackError> {
+        self.recorder.apply(index, term, pack)
+    }
+
+    fn flush(&self) {}
+
+    fn snapshot(&self) -> Box<dyn SnapshotView> {
+        Box::new(RefusedView(self.refusals.clone(), self.recorder.snapshot()))
+    }
+
+    fn install(&self, index: LogIndex, from: &mut dyn Read) -> io::Result<()> {
+        self.recorder.install(index, from)
+    }
+}
+
 fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderIdOf::<TypeConfig> { term, node_id: 1 }, index)
 }
@@ -506,4 +540,18 @@ async fn a_node_comes_back_from_its_snapshot_and_the_log_after_it() {
         // A task of the node that is on its way out may hold the log for a moment more.
         log.store().close();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_the_disk_refuses_is_tried_again() {
+    let refusals = Arc::new(AtomicUsize::new(2));
+    let replica = Arc::new(Refused { recorder: Recorder::default(), refusals: refusals.clone() });
+    let disk = MemoryDisk::default();
+    let mut machine = Machine::open(replica, Snapshots::in_memory(&disk), None, None).unwrap();
+    apply(&mut machine, vec![tick(1, 5)]).await.unwrap();
+    let built = build(&mut machine).await;
+    assert_eq!(refusals.load(Ordering::Relaxed), 0);
+    assert_eq!(built.meta.last_log_id, Some(log_id(1, 1)));
+    let kept = machine.get_current_snapshot().await.unwrap().expect("it was written in the end");
+    assert_eq!(snapshot::verify(&kept.snapshot).unwrap(), built.meta);
 }
