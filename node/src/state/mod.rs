@@ -23,6 +23,7 @@ mod command;
 mod cow;
 mod features;
 pub mod limits;
+mod line;
 mod machine;
 mod nodes;
 mod ownership;

@@ -1,12 +1,13 @@
 //! What a persistent session still has to receive at QoS 1 and 2.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, REPLAY_BELOW, REPLAY_BELOW_BYTES, WhenFull};
+use super::line::Line;
 use super::parcel::Parcel;
 use super::{DeliveryStep, QueueSeq, Stored};
 use crate::mqtt::QoS;
@@ -78,7 +79,7 @@ pub(super) struct Queue {
     window: BTreeMap<QueueSeq, Entry>,
     /// Where to look for the next position to reserve.
     next: QueueSeq,
-    waiting: VecDeque<Entry>,
+    waiting: Line<Entry>,
     /// Positions below may have been sent by an owner before the present one.
     dup_upto: QueueSeq,
     bytes: usize,
@@ -179,7 +180,6 @@ impl Queue {
             self.window.insert(self.next, entry);
             self.next += 1;
         }
-        shrink(&mut self.waiting);
         self.next > before
     }
 
@@ -279,11 +279,11 @@ impl Queue {
 
     /// Whether anything in it came through a shared subscription.
     pub(super) fn has_reassignable(&self) -> bool {
-        self.window.values().chain(&self.waiting).any(|e| e.group().is_some())
+        self.window.values().chain(self.waiting.iter()).any(|e| e.group().is_some())
     }
 
     /// For snapshots: the window, then what waits.
-    pub(super) fn parts(&self) -> (&BTreeMap<QueueSeq, Entry>, &VecDeque<Entry>) {
+    pub(super) fn parts(&self) -> (&BTreeMap<QueueSeq, Entry>, &Line<Entry>) {
         (&self.window, &self.waiting)
     }
 
@@ -291,19 +291,10 @@ impl Queue {
     pub(super) fn from_parts(
         positions: Range<QueueSeq>,
         window: BTreeMap<QueueSeq, Entry>,
-        waiting: VecDeque<Entry>,
+        waiting: Line<Entry>,
         dropped: u64,
     ) -> Self {
-        let bytes = window.values().chain(&waiting).map(|e| e.parcel.size_bytes()).sum();
+        let bytes = window.values().chain(waiting.iter()).map(|e| e.parcel.size_bytes()).sum();
         Self { dup_upto: positions.start, next: positions.end, window, waiting, bytes, dropped }
-    }
-}
-
-/// Gives memory back once three quarters of it are idle.
-fn shrink<T>(deque: &mut VecDeque<T>) {
-    if deque.is_empty() && deque.capacity() > 0 {
-        *deque = VecDeque::new();
-    } else if deque.capacity() > 64 && deque.len() < deque.capacity() / 4 {
-        deque.shrink_to(deque.len() * 2);
     }
 }

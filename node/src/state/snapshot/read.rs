@@ -1,6 +1,6 @@
 //! Reading a state back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::de::DeserializeOwned;
 
+use super::super::line::Line;
 use super::super::machine::State;
 use super::super::nodes::LifeId;
 use super::super::parcel::{Parcel, Stock};
@@ -209,7 +210,7 @@ impl Loader {
         for (seq, entry) in item.window {
             window.insert(seq, self.entry(entry)?);
         }
-        let mut waiting = VecDeque::with_capacity(item.waiting.len());
+        let mut waiting = Line::default();
         for entry in item.waiting {
             waiting.push_back(self.entry(entry)?);
         }

@@ -157,7 +157,7 @@ impl Frozen {
         for (_, claimed) in self.claims.sorted() {
             let Some(session) = claimed.session() else { continue };
             let (window, waiting) = session.queue.parts();
-            for entry in window.values().chain(waiting) {
+            for entry in window.values().chain(waiting.iter()) {
                 write(&entry.parcel)?;
             }
         }
