@@ -7,13 +7,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cluster_tests::growth::{Grown, churn, quantile, stall};
+use cluster_tests::growth::{Arenas, Grown, churn, quantile, stall};
 
 const USAGE: &str = "usage: growth [stall|restart|churn]… [--sessions N]";
 const ALL: [&str; 3] = ["stall", "restart", "churn"];
 /// Samples of memory during the churn, and how many of them are warm-up.
 const SAMPLES: usize = 20;
 const WARM_UP: usize = 5;
+const SHOWN_EVERY: usize = 4;
 const QUANTILES: [(&str, f64); 4] = [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("longest", 1.0)];
 
 fn row(what: &str, value: String) {
@@ -70,13 +71,18 @@ fn show_restart(sessions: usize) {
 }
 
 fn show_churn(sessions: usize) {
-    let c = churn(SAMPLES, sessions.div_ceil(SAMPLES));
-    row("sessions made and expired", c.samples.last().map_or(0, |s| s.made).to_string());
-    row("in", format!("{:.1} s", c.took.as_secs_f64()));
-    for sample in &c.samples {
-        row(&format!("resident memory after {}", sample.made), mb(sample.memory_kb * 1024));
+    for (arenas, how) in [(Arenas::Many, "as nodes run"), (Arenas::One, "one arena")] {
+        let c = churn(arenas, SAMPLES, sessions.div_ceil(SAMPLES));
+        row("sessions made and expired", c.samples.last().map_or(0, |s| s.made).to_string());
+        row("in", format!("{:.1} s", c.took.as_secs_f64()));
+        for sample in c.samples.iter().skip(SHOWN_EVERY - 1).step_by(SHOWN_EVERY) {
+            row(&format!("resident memory after {}, {how}", sample.made), mb(sample.memory_kb * 1024));
+        }
+        for (from, name) in [(WARM_UP, "the first quarter"), (SAMPLES / 2, "the first half")] {
+            let growth = format!("{:.2} B", c.bytes_per_session(from));
+            row(&format!("growth per session after {name}, {how}"), growth);
+        }
     }
-    row("growth per session after warm-up", format!("{:.2} B", c.bytes_per_session(WARM_UP)));
 }
 
 fn main() -> ExitCode {

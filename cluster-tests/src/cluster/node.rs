@@ -32,6 +32,8 @@ pub struct Node {
     encrypted: String,
     /// The most descriptors the process may have; `None`: as many as this one.
     descriptors: Option<u32>,
+    /// Environment variables of the process, beyond those of this one.
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -50,6 +52,7 @@ impl Node {
             extra,
             encrypted,
             descriptors: None,
+            variables: Vec::new(),
             child: None,
         }
     }
@@ -73,6 +76,11 @@ impl Node {
     /// Bounds the descriptors of the process, from its next start on.
     pub fn limit_descriptors(&mut self, most: u32) {
         self.descriptors = Some(most);
+    }
+
+    /// Sets an environment variable of the process, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Adds lines of configuration to both encrypted listeners.
@@ -134,6 +142,7 @@ impl Node {
             }
         };
         command.arg("serve").arg("--config").arg(self.write_config());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
     }

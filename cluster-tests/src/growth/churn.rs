@@ -35,13 +35,27 @@ pub struct Churn {
     pub took: Duration,
 }
 
+/// How the node's memory is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arenas {
+    /// Several at a time, each of which keeps what it once had for a while: as nodes run.
+    Many,
+    /// All from one place: what then grows is not the allocator's.
+    One,
+}
+
 /// Makes `batches` times `batch` sessions on a node of its own, and waits after each batch until
 /// they have expired.
 ///
 /// # Panics
 /// When they do not.
-pub fn churn(batches: usize, batch: usize) -> Churn {
-    let cluster = Cluster::start_with(1, SHORT_LOG);
+pub fn churn(arenas: Arenas, batches: usize, batch: usize) -> Churn {
+    let mut cluster = Cluster::start_with(1, SHORT_LOG);
+    if arenas == Arenas::One {
+        cluster.node(1).stop();
+        cluster.node(1).set_variable("MALLOC_ARENA_MAX", "1");
+        cluster.restart(1);
+    }
     let process = Process(cluster.pid(1));
     let all = Sessions {
         brokers: cluster.mqtt_all(),

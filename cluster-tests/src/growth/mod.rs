@@ -6,7 +6,7 @@ mod restart;
 mod stall;
 mod trend;
 
-pub use churn::{Churn, Sample, churn};
+pub use churn::{Arenas, Churn, Sample, churn};
 pub use restart::{Grown, Latency, Restarted};
 pub use stall::{Applied, Stall, stall};
 pub use trend::slope;
