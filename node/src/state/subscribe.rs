@@ -155,7 +155,11 @@ impl State {
         for (seq, step) in steps {
             session.queue.progress(*seq, *step);
         }
-        self.refill(client, effects);
+        if session.replaying.is_some() {
+            self.refill(client, effects);
+        } else {
+            self.wake(client, effects);
+        }
         Outcome::Ok
     }
 }
