@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::Cluster;
 use cluster_tests::fresh;
-use cluster_tests::mqtt::{Client, Options, Prop, Props, Publish, Version, prop, publish};
+use cluster_tests::mqtt::{AckKind, Client, Options, Prop, Props, Publish, Version, prop, publish};
 use cluster_tests::wait;
 
 const COUNT: usize = 100_000;
@@ -19,13 +19,21 @@ const IN_FLIGHT: usize = 1000;
 /// For a message to come to a client that waits for it, on a machine that has much else to do.
 const SOON: Duration = Duration::from_secs(60);
 
+/// What a crowd of clients beside it may cost a message on a machine with few cores.
+const CROWDED: Duration = Duration::from_millis(250);
+
 fn topic(i: usize) -> String {
     format!("plant/{}/{}/{i}", i % 7, i % 1000)
 }
 
-fn retained(i: usize, payload: &str, id: u16) -> Publish {
-    let (topic, payload) = (topic(i), payload.into());
-    Publish { topic, payload, qos: 1, retain: true, dup: false, id, props: Props::default() }
+/// The QoS at which the message was published.
+fn qos(i: usize) -> u8 {
+    if i.is_multiple_of(20) { 2 } else { 1 }
+}
+
+fn retained(i: usize, id: u16) -> Publish {
+    let (topic, payload) = (topic(i), i.to_string().into());
+    Publish { topic, payload, qos: qos(i), retain: true, dup: false, id, props: Props::default() }
 }
 
 fn connect(cluster: &Cluster, node: usize, options: &Options) -> Client {
@@ -40,13 +48,17 @@ fn retain_all(cluster: &Cluster) {
                 let mut client = connect(cluster, node, &Options::v311(&fresh("loader")));
                 let mine: Vec<usize> = (node - 1..COUNT).step_by(3).collect();
                 for some in mine.chunks(IN_FLIGHT) {
-                    let packets = some
-                        .iter()
-                        .map(|i| publish(Version::V311, &retained(*i, &i.to_string(), client.take_id())));
-                    let packets = packets.collect::<Vec<_>>().concat();
-                    client.send(&packets).expect("sent");
-                    for _ in some {
-                        assert_eq!(client.next_puback(SOON).expect("PUBACK").code, 0);
+                    let open: Vec<_> = some.iter().map(|i| (*i, client.take_id())).collect();
+                    let packets = open.iter().map(|(i, id)| publish(Version::V311, &retained(*i, *id)));
+                    client.send(&packets.collect::<Vec<_>>().concat()).expect("sent");
+                    // They come in the order of the publishes.
+                    for (i, id) in &open {
+                        let kind = if qos(*i) == 2 { AckKind::PubRec } else { AckKind::PubAck };
+                        assert_eq!(client.await_ack(kind, *id).expect("acknowledged"), 0);
+                    }
+                    for (_, id) in open.iter().filter(|(i, _)| qos(*i) == 2) {
+                        client.send_ack(AckKind::PubRel, *id).expect("sent");
+                        client.await_ack(AckKind::PubComp, *id).expect("released");
                     }
                 }
             });
@@ -80,9 +92,8 @@ impl Reader {
                 continue;
             }
             assert!(message.retain, "{}: {}", self.name, message.topic);
-            assert_eq!(message.qos, self.qos.min(1), "{}", self.name);
             let i: usize = message.text().parse().expect("a number");
-            assert_eq!(message.topic, topic(i));
+            assert_eq!((message.topic, message.qos), (topic(i), self.qos.min(qos(i))), "{}", self.name);
             // Only what was open when the client moved may come again.
             let repeats = self.moves_to != moves_to && message.dup;
             assert!(seen.insert(i) || repeats, "{}: {i} twice", self.name);
@@ -90,9 +101,10 @@ impl Reader {
                 wait::pause();
             }
             if let Some(node) = moves_to.filter(|_| seen.len() == COUNT / 2) {
-                client.crash();
+                let received = client.crash();
                 client = connect(cluster, node, &self.options);
                 assert!(client.session_present);
+                client.received = received;
                 moves_to = None;
             }
         }
@@ -142,9 +154,9 @@ fn all_of_them_come_to_every_subscriber_while_others_keep_their_latency() {
     let small_window = clean().prop(prop::RECEIVE_MAXIMUM, Prop::U16(20));
     let readers = [
         fast("clean at QoS 0", 1, 0, clean()),
-        fast("clean at QoS 1", 2, 1, clean()),
+        fast("clean at QoS 2", 2, 2, clean()),
         fast("persistent at QoS 0", 3, 0, kept()),
-        Reader { moves_to: Some(3), ..fast("persistent at QoS 1, moving", 1, 1, kept()) },
+        Reader { moves_to: Some(3), ..fast("persistent at QoS 2, moving", 1, 2, kept()) },
         Reader { pace: 1000, ..fast("clean at QoS 0, slow", 3, 0, clean()) },
         Reader { pace: 1000, ..fast("clean at QoS 1 with a small window", 2, 1, small_window) },
     ];
@@ -165,5 +177,5 @@ fn all_of_them_come_to_every_subscriber_while_others_keep_their_latency() {
     });
     let (quiet, busy) = (p99(quiet), p99(busy));
     println!("99 % of the others' messages within {quiet:.1?} when quiet, {busy:.1?} meanwhile");
-    assert!(busy <= 10 * quiet + Duration::from_millis(100), "{quiet:?} when quiet, {busy:?} meanwhile");
+    assert!(busy <= 10 * quiet + CROWDED, "{quiet:?} when quiet, {busy:?} meanwhile");
 }
