@@ -10,7 +10,7 @@ use cluster_tests::cluster::{Cluster, rookery};
 use cluster_tests::failover::Load;
 use cluster_tests::http;
 use cluster_tests::mqtt::{AckKind, Client, Options, Packet, Version, ack, decode};
-use cluster_tests::wait::pass;
+use cluster_tests::wait::{eventually, pass};
 use serde_json::Value;
 
 /// Messages a second: few, so that a debug build has time.
@@ -23,8 +23,11 @@ fn start(args: &[&str]) -> Load {
 /// Neither sessions nor retained messages of a run are there any more.
 #[track_caller]
 fn assert_cleaned_up(cluster: &Cluster, prefix: &str) {
-    let (_, clients) = http::get(cluster.api(1), "/api/v1/clients?limit=1000").expect("answers");
-    assert!(!clients.contains(prefix), "sessions are left: {clients}");
+    // A node hears of the end of another's client when it applies it.
+    eventually("the end of all sessions", Duration::from_secs(20), || {
+        let (_, clients) = http::get(cluster.api(1), "/api/v1/clients?limit=1000").ok()?;
+        (!clients.contains(prefix)).then_some(())
+    });
     let mut reader = Client::connect(cluster.mqtt(1), &Options::v5("looks")).expect("connects");
     reader.subscribe(&[(&format!("{prefix}/#"), 1)]).expect("SUBACK");
     assert!(reader.quiet().expect("connected"), "a retained message is left");
@@ -43,6 +46,9 @@ fn it_passes_while_nodes_are_killed_and_leaves_nothing_behind() {
         cluster.restart(victim);
         pass(Duration::from_secs(1));
     }
+    (1..=3).for_each(|i| cluster.kill9(i));
+    cluster.start_all();
+    pass(Duration::from_secs(1));
     let prefix = run.prefix.clone();
     let (code, report, said) = run.stop();
     assert_eq!((code, &report["passed"]), (Some(0), &Value::Bool(true)), "{report} {said}");
@@ -81,7 +87,7 @@ fn it_fails_when_one_message_is_swallowed_or_comes_twice() {
         let done = Arc::clone(&thief.done);
         let address = thief.stand_before(cluster.mqtt(1));
         let run = start(&["--mqtt", &address.to_string(), "--drain", "2s"]);
-        cluster_tests::wait::eventually("a message for the thief", Duration::from_secs(20), || {
+        eventually("a message for the thief", Duration::from_secs(20), || {
             done.load(Ordering::Relaxed).then_some(())
         });
         let (code, report, said) = run.stop();

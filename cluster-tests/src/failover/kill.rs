@@ -60,7 +60,7 @@ pub fn measure(cluster: &mut Cluster, victim: usize, figures: &mut Figures) {
         let answers = probe.stop();
         figures.errors += answers.errors;
         // A probe whose answer never came has waited to the end.
-        let longest = answers.longest(died, died + WINDOW).unwrap_or(died.elapsed());
+        let longest = answers.longest_touching(died, died + WINDOW).unwrap_or(died.elapsed());
         figures.add(figure, longest);
         let before = match figure {
             Figure::Durable => Figure::DurableBefore,
@@ -69,7 +69,7 @@ pub fn measure(cluster: &mut Cluster, victim: usize, figures: &mut Figures) {
             Figure::Retained => Figure::RetainedBefore,
             _ => continue,
         };
-        if let Some(longest) = answers.longest(died - WINDOW, died - Duration::from_millis(1)) {
+        if let Some(longest) = answers.longest_within(died - WINDOW, died) {
             figures.add(before, longest);
         }
     }

@@ -15,6 +15,9 @@ pub struct Machine {
     pub cores: usize,
     pub memory_gib: u64,
     pub kernel: String,
+    /// Processes that ran or wanted to, on average over a quarter of an hour: beyond the number of
+    /// cores, the figures are those of a machine with other work to do.
+    pub load: f64,
     /// Median of a write of 4 KiB into a file that is there, as the log is, and its fdatasync, where
     /// the nodes have their data, milliseconds.
     pub sync_ms: f64,
@@ -38,6 +41,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: (kib as f64 / 1024.0 / 1024.0).round() as u64,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load: read("/proc/loadavg").split(' ').nth(2).and_then(|load| load.parse().ok()).unwrap_or(0.0),
             sync_ms: sync_ms(data)?,
         })
     }

@@ -25,10 +25,19 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The longest wait for an answer of those that ended after `from` and began before `to`.
-    pub fn longest(&self, from: Instant, to: Instant) -> Option<Duration> {
-        let within = self.times.iter().filter(|(asked, answered)| *answered >= from && *asked <= to);
-        within.map(|(asked, answered)| *answered - *asked).max()
+    /// The longest wait of those that ended after `from` and began before `to`.
+    pub fn longest_touching(&self, from: Instant, to: Instant) -> Option<Duration> {
+        self.longest(|asked, answered| answered >= from && asked <= to)
+    }
+
+    /// The longest wait of those that began and ended between the two.
+    pub fn longest_within(&self, from: Instant, to: Instant) -> Option<Duration> {
+        self.longest(|asked, answered| asked >= from && answered <= to)
+    }
+
+    fn longest(&self, counts: impl Fn(Instant, Instant) -> bool) -> Option<Duration> {
+        let counted = self.times.iter().filter(|(asked, answered)| counts(*asked, *answered));
+        counted.map(|(asked, answered)| *answered - *asked).max()
     }
 }
 
