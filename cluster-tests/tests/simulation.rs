@@ -9,7 +9,7 @@ fn run(seed: u64) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "replay with scripts/simulate {seed}\n{text}\n{}",
+        "replay with scripts/simulate --seed {seed}\n{text}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     text

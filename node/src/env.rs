@@ -5,6 +5,9 @@
 //! Time is asked from tokio, whose clock a simulation pauses and advances by itself; outside a
 //! runtime (the event loop threads) it is the system's monotonic clock.
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 use std::cell::RefCell;
 use std::future::Future;
 
@@ -32,19 +35,10 @@ pub fn boot_ms() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Milliseconds on the simulation's clock, which a host's runtime advances.
+/// Milliseconds on the simulated machine's clock.
 #[cfg(feature = "simulation")]
 pub fn boot_ms() -> u64 {
-    // The hosts' clocks do not start at the same moment: room for those behind the first asker's.
-    const ORIGIN_MS: u64 = 86_400_000;
-    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let now = now();
-    let origin = *ORIGIN.get_or_init(|| now);
-    if now >= origin {
-        ORIGIN_MS + (now - origin).as_millis() as u64
-    } else {
-        ORIGIN_MS - (origin - now).as_millis() as u64
-    }
+    simulated::boot_ms()
 }
 
 /// Milliseconds of wall time since the Unix epoch. Only for what leaves the node (token expiry,

@@ -15,34 +15,33 @@ mod history;
 mod invariants;
 mod network;
 mod node;
-mod publisher;
-mod reader;
 mod rng;
-mod subscriber;
+mod scenario;
+mod world;
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use actors::{Phase, Phases, QOS1_PUBLISHERS, QOS2_PUBLISHERS, READER, SUBSCRIBERS, Stage};
+use actors::{Cast, Phase, Phases};
 use faults::Faults;
-use history::History;
-use node::Machine;
+use history::{Event, History};
+use invariants::Invariants;
+use node::{FOUNDERS, MACHINES, Machine};
 use rng::Rng;
+use scenario::Scenario;
 use turmoil::Sim;
+use world::World;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// How long the cluster may take to form and the subscribers to subscribe, simulated.
 const FORMING_MAX_MS: u64 = 30_000;
-/// How long faults happen, simulated.
-const FAULTS_MS: u64 = 30_000;
 /// How long what is owed may take after the last fault has ended, simulated.
-const CALM_MAX_MS: u64 = 60_000;
+const CALM_MAX_MS: u64 = 30_000;
+/// How often the invariants look at the nodes, simulated. What clients see, they take in at once.
+const LOOK_MS: u64 = 10;
 /// How often it is looked for the end of a phase, simulated.
-const LOOK_MS: u64 = 100;
+const END_LOOK_MS: u64 = 100;
 
 struct Trace {
     hash: DefaultHasher,
@@ -93,6 +92,8 @@ pub struct Report {
 /// A node's software ended by itself.
 pub fn run(seed: u64) -> Result<Report, String> {
     rookery::env::seed(seed);
+    let scenario = Scenario::draw(seed);
+    trace(&format!("{scenario:?}"));
     let mut builder = turmoil::Builder::new();
     builder
         .rng_seed(seed)
@@ -100,115 +101,136 @@ pub fn run(seed: u64) -> Result<Report, String> {
         .tick_duration(Duration::from_millis(1))
         .simulation_duration(Duration::from_secs(3600))
         .min_message_latency(Duration::from_millis(0))
-        .max_message_latency(Duration::from_millis(8))
+        .max_message_latency(Duration::from_millis(scenario.latency_ms))
         .tcp_capacity(65_536)
         .enable_random_order();
-    let mut cluster = Cluster::new(builder.build(), seed);
-    cluster.run()
+    Run::new(builder.build(), seed, scenario).run()
 }
 
-struct Cluster {
+/// One run.
+struct Run {
     sim: Sim<'static>,
-    machines: Vec<Arc<Machine>>,
+    seed: u64,
+    scenario: Scenario,
+    world: World,
     history: History,
     phases: Phases,
-    done: Arc<AtomicUsize>,
+    cast: Cast,
+    invariants: Invariants,
     faults: Option<Faults>,
-    seed: u64,
 }
 
-impl Cluster {
-    fn new(mut sim: Sim<'static>, seed: u64) -> Self {
+/// Why a phase is over.
+enum Over {
+    /// What was waited for has come to pass.
+    Done,
+    /// Its time is.
+    Time,
+    /// Something was wrong.
+    Wrong(Vec<String>),
+}
+
+impl Run {
+    fn new(mut sim: Sim<'static>, seed: u64, scenario: Scenario) -> Self {
         let (history, phases) = (History::default(), Phases::default());
-        let done = Arc::new(AtomicUsize::new(0));
-        let machines: Vec<_> = (1..=NODES).map(Machine::new).collect();
-        for machine in &machines {
-            let (machine, all) = (machine.clone(), machines.clone());
-            sim.host(machine.host(), move || rookery::raft::scoped(machine.clone().run(all.clone())));
+        let world = World::new((1..=MACHINES).map(|number| Machine::new(number, &scenario)).collect());
+        for machine in world.machines() {
+            let (machine, world) = (machine.clone(), world.clone());
+            sim.host(machine.host(), move || rookery::raft::scoped(machine.clone().run(world.clone())));
         }
-        let mut stream = 0;
-        let mut stage = || {
-            stream += 1;
-            let rng = Rng::new(seed, stream);
-            Stage { history: history.clone(), phases: phases.clone(), rng, done: done.clone() }
-        };
-        for subscriber in SUBSCRIBERS {
-            sim.client(subscriber.host, subscriber::run(subscriber, stage()));
-        }
-        for name in QOS1_PUBLISHERS {
-            sim.client(name, publisher::qos1(name, stage()));
-        }
-        for name in QOS2_PUBLISHERS {
-            sim.client(name, publisher::qos2(name, stage()));
-        }
-        sim.client(READER, reader::run(READER, stage()));
-        Self { sim, machines, history, phases, done, faults: None, seed }
+        let cast = Cast::enter(&mut sim, &scenario, seed, &history, &phases, &world);
+        let invariants = Invariants::new(&cast);
+        Self { sim, seed, scenario, world, history, phases, cast, invariants, faults: None }
     }
 
-    fn run(&mut self) -> Result<Report, String> {
-        let formed = self.until(FORMING_MAX_MS, |this| {
-            let voting = |m: &Arc<Machine>| m.member().is_some_and(|m| m.raft.status().voters.len() == NODES);
-            let log = this.history.lock();
-            this.machines.iter().all(voting)
-                && actors::sessions().all(|(client, _)| log.subscribed_at(client).is_some())
-        })?;
-        let mut violations = Vec::new();
-        if formed {
-            self.phases.begin(Phase::Faults);
-            let clients = actors::hosts().map(str::to_owned).collect();
-            let rng = Rng::new(self.seed, 0);
-            self.faults = Some(Faults::new(rng, self.machines.clone(), clients, now_ms()));
-            self.until(FAULTS_MS, |_| false)?;
-            if let Some(mut faults) = self.faults.take() {
-                faults.end(&mut self.sim);
-            }
-            self.phases.begin(Phase::Calm);
-            if !self.until(CALM_MAX_MS, |this| this.owed().is_empty())? {
-                violations.extend(self.owed());
-            }
-        } else {
-            violations.push("the cluster did not form, or its subscribers could not subscribe".to_owned());
-        }
+    fn run(mut self) -> Result<Report, String> {
+        let violations = self.phases()?;
         let log = self.history.lock();
-        violations.extend(invariants::violations(&log));
-        let acknowledged = log.acknowledged(1).len() + log.acknowledged(2).len();
-        let delivered = actors::sessions().map(|(client, _)| log.deliveries(client).count()).sum();
+        let count = |of: fn(&Event) -> bool| log.entries.iter().filter(|entry| of(&entry.event)).count();
         Ok(Report {
             trace: TRACE.with_borrow(|trace| trace.hash.finish()),
             simulated_ms: now_ms(),
-            acknowledged,
-            delivered,
-            connections: log.entries.iter().map(|e| e.conn + 1).max().unwrap_or(0),
+            acknowledged: count(|event| matches!(event, Event::Acknowledged { .. })),
+            delivered: count(|event| matches!(event, Event::Delivered { .. })),
+            connections: log.attempts(),
             violations,
         })
     }
 
+    /// What is wrong.
+    fn phases(&mut self) -> Result<Vec<String>, String> {
+        match self.until(FORMING_MAX_MS, Self::has_formed)? {
+            Over::Done => {}
+            Over::Time => {
+                return Ok(vec!["the cluster did not form, or its subscribers could not subscribe".into()]);
+            }
+            Over::Wrong(wrong) => return Ok(wrong),
+        }
+        self.phases.begin(Phase::Faults, &self.history);
+        let clients = self.cast.hosts().map(str::to_owned).collect();
+        let (rng, world, history) = (Rng::new(self.seed, 0), self.world.clone(), self.history.clone());
+        self.faults = Some(Faults::new(rng, &self.scenario, world, history, clients, now_ms()));
+        if let Over::Wrong(wrong) = self.until(self.scenario.faults_ms, |_| false)? {
+            return Ok(wrong);
+        }
+        if let Some(faults) = &mut self.faults {
+            faults.end(&mut self.sim);
+        }
+        self.phases.begin(Phase::Calm, &self.history);
+        match self.until(CALM_MAX_MS, |this| this.owed().is_empty())? {
+            Over::Done => Ok(Vec::new()),
+            Over::Time => Ok(self.owed()),
+            Over::Wrong(wrong) => Ok(wrong),
+        }
+    }
+
+    fn has_formed(&self) -> bool {
+        let voting = |m: &Arc<Machine>| m.member().is_some_and(|m| m.raft.status().voters.len() == FOUNDERS);
+        let log = self.history.lock();
+        let subscribed = |client: &str, filter: &str| {
+            log.entries.iter().any(|entry| {
+                entry.client == client
+                    && matches!(entry.event, Event::Subscribed { filter: of } if of == filter)
+            })
+        };
+        self.world.members().all(voting)
+            && self.cast.first_subscriptions().into_iter().all(|(client, filter)| subscribed(client, filter))
+    }
+
     /// What must come to pass once faults have ended.
     fn owed(&self) -> Vec<String> {
-        let mut owed = Vec::new();
-        let publishers = QOS1_PUBLISHERS.len() + QOS2_PUBLISHERS.len();
-        let open = publishers - self.done.load(Ordering::Relaxed);
-        if open > 0 {
-            owed.push(format!("{open} publishers wait for an acknowledgement"));
+        let mut owed = self.invariants.owed(&self.world);
+        if self.cast.busy() > 0 {
+            owed.push(format!("{} clients wait for an answer", self.cast.busy()));
         }
-        owed.extend(invariants::delivered::check(&self.history.lock()));
-        owed.extend(invariants::state_equal::check(&self.machines));
         owed
     }
 
-    /// Goes on until `done`, which is asked now and then, or for `limit_ms`; whether it was done.
-    fn until(&mut self, limit_ms: u64, done: impl Fn(&Self) -> bool) -> Result<bool, String> {
+    /// Goes on until `done`, which is asked now and then, or for `limit_ms`, or until something is
+    /// wrong.
+    fn until(&mut self, limit_ms: u64, done: impl Fn(&Self) -> bool) -> Result<Over, String> {
         let end_ms = now_ms() + limit_ms;
         while now_ms() < end_ms {
-            if now_ms().is_multiple_of(LOOK_MS) && done(self) {
-                return Ok(true);
+            if now_ms().is_multiple_of(END_LOOK_MS) && done(self) {
+                return Ok(Over::Done);
             }
             if let Some(faults) = &mut self.faults {
                 faults.step(&mut self.sim, now_ms());
             }
             self.sim.step().map_err(|error| format!("at {} ms: {error}", now_ms()))?;
             TRACE.with_borrow_mut(|trace| trace.now_ms += 1);
+            rookery::env::simulated::set_now_ms(now_ms());
+            self.world.look(&self.history);
+            let mut wrong = self.invariants.see(&self.history);
+            if now_ms().is_multiple_of(LOOK_MS) {
+                wrong.extend(self.invariants.look(&self.world));
+            }
+            if !wrong.is_empty() {
+                return Ok(Over::Wrong(
+                    wrong.into_iter().map(|what| format!("at {} ms: {what}", now_ms())).collect(),
+                ));
+            }
         }
-        Ok(false)
+        Ok(Over::Time)
     }
 }

@@ -1,41 +1,72 @@
 //! One simulated node: the whole broker, on a disk that forgets what was not synced.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rookery::auth::Access;
 use rookery::broker::{Front, LapseRules};
+use rookery::env::simulated::{self, HostClock};
 use rookery::peer::{self, ClusterId, Secret};
 use rookery::raft::{self, Change, NodeConfig, Snapshots};
 use rookery::server::{Member, Parts};
 use rookery::session::{Context, Limits};
-use rookery::state::{NodeId, NodeInfo};
+use rookery::state::limits::{NodeLimits, QueueLimits};
+use rookery::state::{FEATURE_LEVEL, NodeId, NodeInfo};
 use rookery::store::{Identity, LogStore, MemoryDisk, MemorySync};
 use tokio::runtime::Handle;
 use turmoil::net::TcpListener;
 
 use super::network::{connector, incoming};
+use super::scenario::Scenario;
+use super::world::World;
 
 const MQTT_PORT: u16 = 1883;
 const PEER_PORT: u16 = 17883;
-/// What is not synced when the machine loses power is what the last moments brought.
-const DISK_SYNC: Duration = Duration::from_millis(3);
+/// How often a leader looks for what the operator wants.
+const WISH_PAUSE: Duration = Duration::from_millis(100);
+
+/// Messages that a persistent session may have waiting: more than most ever have, less than a flood
+/// brings.
+pub const QUEUE_MESSAGES: u32 = 600;
+
+/// The machines that form the cluster; any others may join it later.
+pub const FOUNDERS: usize = 3;
+/// All machines.
+pub const MACHINES: usize = 5;
 
 /// A node's machine: what outlives its crashes.
 pub struct Machine {
     pub number: usize,
     pub id: NodeId,
+    pub clock: Arc<HostClock>,
     disk: MemoryDisk,
+    sync: MemorySync,
+    consensus: NodeConfig,
+    /// It may be a member.
+    admitted: AtomicBool,
+    /// It has left the cluster for good.
+    gone: AtomicBool,
     /// The running life; `None` while it is down.
     member: Mutex<Option<Arc<Member>>>,
 }
 
 impl Machine {
     /// `number`: from 1.
-    pub fn new(number: usize) -> Arc<Self> {
+    pub fn new(number: usize, scenario: &Scenario) -> Arc<Self> {
         let disk = MemoryDisk::default();
-        let id = Identity::in_memory(&disk).node_id();
-        Arc::new(Self { number, id, disk, member: Mutex::default() })
+        let Scenario { snapshot_every, keep_log, sync_ms, .. } = *scenario;
+        Arc::new(Self {
+            number,
+            id: Identity::in_memory(&disk).node_id(),
+            clock: Arc::default(),
+            disk,
+            sync: MemorySync::After(Duration::from_millis(sync_ms)),
+            consensus: NodeConfig { snapshot_every, keep_log, ..NodeConfig::default() },
+            admitted: AtomicBool::new(number <= FOUNDERS),
+            gone: AtomicBool::new(false),
+            member: Mutex::default(),
+        })
     }
 
     pub fn host(&self) -> String {
@@ -46,10 +77,34 @@ impl Machine {
         self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether its node may speak for the cluster now.
+    pub fn has_lease(&self) -> bool {
+        let member = self.member();
+        member.is_some_and(|member| simulated::by_clock(&self.clock, || member.broker.may_acknowledge()))
+    }
+
     /// Power is lost: to be called before the host is stopped.
     pub fn lose_power(&self) {
         self.disk.crash();
         *self.member.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Its node starts and asks to be let in.
+    pub fn admit(&self) {
+        self.admitted.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    /// It never comes back.
+    pub fn retire(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     fn info(&self) -> NodeInfo {
@@ -57,31 +112,40 @@ impl Machine {
             name: self.host(),
             peer_addr: format!("{}:{PEER_PORT}", self.host()),
             mqtt_addr: format!("{}:{MQTT_PORT}", self.host()),
+            limits: NodeLimits {
+                queue: QueueLimits { messages: QUEUE_MESSAGES, ..QueueLimits::default() },
+                ..NodeLimits::default()
+            },
+            feature_level: FEATURE_LEVEL,
             ..NodeInfo::default()
         }
     }
 
-    fn as_peer(&self) -> peer::Member {
+    pub fn as_peer(&self) -> peer::Member {
         peer::Member { node: self.id, name: self.host(), peer_addr: self.info().peer_addr }
     }
 
-    /// One life of the node. The first machine of `all` founds the cluster when it has not yet.
+    /// One life of the node. The first machine founds the cluster when it has not yet.
     ///
     /// # Errors
     /// Whatever would end the process.
-    pub async fn run(self: Arc<Self>, all: Vec<Arc<Machine>>) -> turmoil::Result {
-        let others = || all.iter().filter(|m| m.id != self.id);
+    pub async fn run(self: Arc<Self>, world: World) -> turmoil::Result {
+        simulated::use_clock(self.clock.clone());
+        while !self.is_admitted() {
+            tokio::time::sleep(WISH_PAUSE).await;
+        }
+        let others = world.machines().iter().filter(|m| m.id != self.id);
         let member = Member::start(Parts {
             identity: Arc::new(Identity::in_memory(&self.disk)),
             cluster: ClusterId([7; 16]),
             secret: Secret::new([8; 32]),
             info: self.info(),
-            consensus: NodeConfig { snapshot_every: 500, keep_log: 200, ..NodeConfig::default() },
-            log: LogStore::in_memory(&self.disk, MemorySync::After(DISK_SYNC)),
+            consensus: self.consensus.clone(),
+            log: LogStore::in_memory(&self.disk, self.sync),
             snapshots: Snapshots::in_memory(&self.disk),
             stock: Arc::default(),
             connector: connector(),
-            known: others().map(|m| (m.id, m.info().peer_addr)).collect(),
+            known: others.map(|m| (m.id, m.info().peer_addr)).collect(),
             lapse: LapseRules::default(),
             disk: Arc::default(),
             runtime: Handle::current(),
@@ -91,15 +155,11 @@ impl Machine {
         let peers = TcpListener::bind(("0.0.0.0", PEER_PORT)).await?;
         tokio::spawn(peer::serve(member.routes(), incoming(peers), std::future::pending()));
         tokio::spawn(trace_applied(self.number, member.raft.clone()));
+        tokio::spawn(raft::scoped(operate(member.raft.clone(), world.clone())));
         if self.number == 1 && member.raft.initialize(self.as_peer()).await? {
-            let (raft, joining) = (member.raft.clone(), others().map(|m| m.as_peer()).collect::<Vec<_>>());
-            tokio::spawn(raft::scoped(async move {
-                for peer in joining {
-                    while raft.change(Change::Add(peer.clone())).await.is_err() {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                }
-            }));
+            for founder in &world.machines()[1..FOUNDERS] {
+                world.wish(Change::Add(founder.as_peer()), usize::MAX);
+            }
         }
         member.begin_life().await?;
         let context =
@@ -108,6 +168,18 @@ impl Machine {
         loop {
             let (stream, from) = clients.accept().await?;
             tokio::spawn(rookery::net::serve(stream, from.to_string(), context.clone()));
+        }
+    }
+}
+
+/// Carries out what the operator wants, while this node leads.
+async fn operate(raft: raft::Node, world: World) {
+    loop {
+        tokio::time::sleep(WISH_PAUSE).await;
+        if let Some(change) = world.next_wish().filter(|_| raft.is_leader()) {
+            let outcome = raft.change(change.clone()).await;
+            super::trace(&format!("{change:?}: {outcome:?}"));
+            world.tried(&change, outcome.is_ok());
         }
     }
 }

@@ -28,7 +28,8 @@ pub(super) const WHY: &str = "this node has lost the majority of its cluster; an
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LapseRules {
     pub minority: Minority,
-    /// How long requests wait for a lost lease to come back, from when it was found lost.
+    /// How long requests wait for a lost lease to come back, from when it was found lost. 0: not at
+    /// all.
     pub patience_ms: u64,
 }
 
@@ -77,7 +78,7 @@ impl Lapse {
     /// Whether the lease has been away for no longer than `patience_ms`.
     fn is_short(&self, patience_ms: u64) -> bool {
         let since_ms = self.since_ms.load(Ordering::Acquire);
-        since_ms == 0 || env::boot_ms() < since_ms + patience_ms
+        patience_ms > 0 && (since_ms == 0 || env::boot_ms() < since_ms + patience_ms)
     }
 
     /// # Errors

@@ -1,49 +1,60 @@
 //! **Each publisher's messages arrive in order.**
 //!
 //! Repetitions aside, what one publisher sent on one topic at one QoS comes to a session in that
-//! order [MQTT-4.6.0-5]. A publish that overtakes another on its way to the log, or a queue that is
-//! resumed from the wrong place, breaks it. Messages that were refused, and so sent again after
-//! later ones, are excused; and only publishers count that repeat what is open on their next
-//! connection before they send anything new.
+//! order [MQTT-4.6.0-5], and to a clean subscriber on one connection. A publish that overtakes
+//! another on its way to the log, or a queue that is resumed from the wrong place, breaks it.
+//! Messages that were refused, and so sent again after later ones, are excused, and those that a
+//! clean subscriber was too late for; and only publishers count that repeat what is open on their
+//! next connection before they send anything new.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::sim::actors::{QOS1_PUBLISHERS, QOS2_PUBLISHERS};
-use crate::sim::history::{Event, Log};
+use super::Invariant;
+use crate::sim::actors::cast::{EXPIRING_PUBLISHER, ONE, QOS1_PUBLISHERS, QOS2_PUBLISHERS, TWO, WATCHERS};
+use crate::sim::history::{ConnId, Entry, Event, MessageId};
 
-/// Sessions with one client.
-const CLIENTS: [&str; 2] = ["one", "two"];
+/// Where messages arrive in order: a session of one client, or one connection of a clean one.
+type Place = (&'static str, Option<ConnId>);
 
-pub fn check(log: &Log) -> Vec<String> {
-    let refused: BTreeSet<_> = log
-        .entries
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::Refused { message, .. } => Some(message),
-            _ => None,
-        })
-        .collect();
-    let mut found = Vec::new();
-    for client in CLIENTS {
-        let mut seen = BTreeSet::new();
-        let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
-        for (entry, message) in log.deliveries(client) {
-            let repeats = QOS1_PUBLISHERS.iter().chain(&QOS2_PUBLISHERS).any(|p| *p == message.publisher);
-            if !repeats || !seen.insert(message) {
-                continue;
-            }
-            match newest.get(message.publisher.as_str()) {
-                Some(before) if *before > message.number && !refused.contains(message) => {
-                    found.push(format!(
-                        "{client} got {message} at {} ms, after {}:{before}",
-                        entry.at_ms, message.publisher
-                    ));
-                }
-                _ => {
-                    newest.insert(&message.publisher, message.number);
-                }
-            }
-        }
+#[derive(Default)]
+pub struct Order {
+    refused: BTreeSet<MessageId>,
+    seen: BTreeMap<Place, BTreeSet<MessageId>>,
+    /// Per place and publisher, the first number and the highest one.
+    newest: BTreeMap<(Place, &'static str), (u64, u64)>,
+}
+
+fn place(entry: &Entry) -> Option<Place> {
+    match entry.client {
+        client if [ONE.client_id, TWO.client_id].contains(&client) => Some((client, None)),
+        client if WATCHERS.iter().any(|(name, _)| *name == client) => Some((client, Some(entry.conn))),
+        _ => None,
     }
-    found
+}
+
+impl Invariant for Order {
+    fn see(&mut self, entry: &Entry) -> Option<String> {
+        if let Event::Refused { message, .. } = entry.event {
+            self.refused.insert(message);
+        }
+        let Event::Delivered { message, new: true, .. } = entry.event else { return None };
+        let place = place(entry)?;
+        let mut all = QOS1_PUBLISHERS.iter().chain(&QOS2_PUBLISHERS).chain([&EXPIRING_PUBLISHER]);
+        let repeats = all.any(|publisher| *publisher == message.publisher);
+        if !repeats || !self.seen.entry(place).or_default().insert(message) {
+            return None;
+        }
+        let (first, newest) =
+            self.newest.entry((place, message.publisher)).or_insert((message.number, message.number));
+        // Repeated, after it had been missed.
+        let missed = place.1.is_some() && message.number < *first;
+        if *newest > message.number && !missed && !self.refused.contains(&message) {
+            return Some(format!(
+                "order: {} got {message} after {}:{newest}",
+                entry.client, message.publisher
+            ));
+        }
+        *newest = message.number.max(*newest);
+        None
+    }
 }

@@ -5,25 +5,38 @@
 //! applied it, a lease that outlives its grant, or a SUBACK from a node that has fallen behind:
 //! each shows an old one.
 
-use crate::sim::actors::RETAINING_PUBLISHER;
-use crate::sim::history::{Event, Log};
+use super::Invariant;
+use crate::sim::actors::cast::RETAINING_PUBLISHER;
+use crate::sim::history::{Entry, Event};
 
-pub fn check(log: &Log) -> Vec<String> {
-    let acknowledged = log.acknowledged(1);
-    let mut found = Vec::new();
-    for entry in &log.entries {
-        let Event::Read { message, asked_ms } = &entry.event else { continue };
-        let newest = acknowledged
-            .iter()
-            .filter(|(message, at_ms)| message.publisher == RETAINING_PUBLISHER && *at_ms < asked_ms)
-            .map(|(message, _)| message.number)
-            .max();
-        if newest > message.as_ref().map(|message| message.number) {
-            found.push(format!(
-                "on connection {} a SUBSCRIBE at {asked_ms} ms saw {message:?} of what was acknowledged up to {newest:?}",
-                entry.conn
-            ));
+#[derive(Default)]
+pub struct Retained {
+    /// When the newest number so far was acknowledged; both grow.
+    acknowledged: Vec<(u64, u64)>,
+}
+
+impl Invariant for Retained {
+    fn see(&mut self, entry: &Entry) -> Option<String> {
+        match &entry.event {
+            Event::Acknowledged { message, .. }
+                if message.publisher == RETAINING_PUBLISHER
+                    && self.acknowledged.last().is_none_or(|(_, number)| message.number > *number) =>
+            {
+                self.acknowledged.push((entry.at_ms, message.number));
+                None
+            }
+            Event::Read { message, asked_ms } => {
+                let before = self.acknowledged.partition_point(|(at_ms, _)| at_ms < asked_ms);
+                let newest = self.acknowledged[..before].last().map(|(_, number)| *number);
+                let old = newest > message.as_ref().map(|message| message.number);
+                old.then(|| {
+                    format!(
+                        "retained: on connection {} a SUBSCRIBE at {asked_ms} ms saw {message:?} of what was acknowledged up to {newest:?}",
+                        entry.conn
+                    )
+                })
+            }
+            _ => None,
         }
     }
-    found
 }

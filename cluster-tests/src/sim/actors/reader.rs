@@ -3,34 +3,43 @@
 use std::io;
 use std::time::Duration;
 
-use super::actors::{Phase, RETAINING_PUBLISHER, Stage, topic_of};
-use super::client::Client;
-use super::history::{Event, MessageId};
+use super::Stage;
+use super::cast::{RETAINING_PUBLISHER, topic_of};
 use crate::mqtt::{self, Options, Packet, Props, Version};
+use crate::sim::client::{Client, Parting};
+use crate::sim::history::{Event, MessageId};
+use crate::sim::now_ms;
 
 /// A retained message that has not come so long after the SUBACK is taken for none.
 const RETAINED_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often it asks on one connection, at most.
+const READS_MAX: u64 = 40;
+
 /// Runs until the scenario is over.
 pub async fn run(name: &'static str, mut stage: Stage) -> turmoil::Result {
-    while stage.phases.now() < Phase::Over {
+    loop {
         let node = stage.any_node();
-        if let Some(mut client) = Client::connect(node, &Options::v5(name), &stage.history).await {
-            let why = match read(&mut client).await {
-                Ok(()) => "done".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            client.note(Event::Closed { why });
+        if let Some(mut client) = Client::connect(name, node, &Options::v5(name), None, &stage).await {
+            let mut how = Ok(Parting::Polite);
+            // A subscription that is renewed brings what is retained again [MQTT-3.8.4-3].
+            for id in 1..=stage.rng.between(1, READS_MAX) as u16 {
+                how = read(&mut client, id).await;
+                if !matches!(how, Ok(Parting::Polite)) {
+                    break;
+                }
+                stage.pause(1, 60).await;
+            }
+            client.end(how).await;
         }
         stage.pause(20, 200).await;
     }
-    Ok(())
 }
 
-async fn read(client: &mut Client) -> io::Result<()> {
-    let asked_ms = super::now_ms();
+async fn read(client: &mut Client, id: u16) -> io::Result<Parting> {
+    let asked_ms = now_ms();
     let filter = topic_of(RETAINING_PUBLISHER);
-    client.send(&mqtt::subscribe(Version::V5, 1, &[(&filter, 0)], &Props::default())).await?;
+    client.send(&mqtt::subscribe(Version::V5, id, &[(&filter, 0)], &Props::default())).await?;
     let mut granted = false;
     loop {
         match client.packet(RETAINED_TIMEOUT).await? {
@@ -38,12 +47,12 @@ async fn read(client: &mut Client) -> io::Result<()> {
             Some(Packet::Publish(message)) if message.retain => {
                 let message = MessageId::parse(&message.payload).map_err(io::Error::other)?;
                 client.note(Event::Read { message: Some(message), asked_ms });
-                return client.send(&mqtt::disconnect(Version::V5, 0)).await;
+                return Ok(Parting::Polite);
             }
             Some(Packet::Publish(_)) => {}
             None if granted => {
                 client.note(Event::Read { message: None, asked_ms });
-                return Ok(());
+                return Ok(Parting::Abrupt);
             }
             other => return Err(io::Error::other(format!("{other:?} for a SUBACK"))),
         }
