@@ -10,7 +10,7 @@ use super::Broker;
 use super::local::{Matches, Subscriber};
 use crate::env;
 use crate::mqtt::{Message, Publication, QoS};
-use crate::peer::forward::Frame;
+use crate::peer::forward::{Frame, Waiting};
 use crate::session::{Conn, Delivered, Delivery};
 use crate::state::AtQos0;
 
@@ -200,7 +200,7 @@ impl Broker {
         for node in nodes.into_iter().filter(|node| *node != wiring.me) {
             let frame = Frame { publication, barrier: 0, share: Some(filter) };
             // With an end to be told of, it is carried as reliably as any QoS 1.
-            if wiring.forwarder.send(node, 0, frame, Some(Box::new(|_| {}))).is_ok() {
+            if wiring.forwarder.send(node, 0, frame, Waiting::Patiently(Box::new(|_| {}))).is_ok() {
                 return;
             }
         }
