@@ -30,6 +30,7 @@ pub mod peer;
 pub mod raft;
 pub mod server;
 pub mod session;
+pub mod sharing;
 pub mod state;
 pub mod store;
 pub mod topic;
