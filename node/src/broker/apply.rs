@@ -8,6 +8,7 @@ use super::Broker;
 use super::local::Matches;
 use crate::env;
 use crate::mqtt::ReasonCode;
+use crate::peer::forward::Share;
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
 use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, PackError, State};
@@ -167,9 +168,9 @@ impl Broker {
                     self.deliver_logged(&message, &found, &online);
                 }
             }
-            Effect::DeliverShared { node, filter, message } => {
+            Effect::DeliverShared { node, filter, message, moves } => {
                 if node == wiring.me && self.is_alive() {
-                    self.deliver_to_member(&filter, &message.borrow());
+                    self.deliver_shared(Share { moves, ..Share::new(&filter) }, &message.borrow());
                 }
             }
         }

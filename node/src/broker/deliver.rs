@@ -1,5 +1,5 @@
-//! Delivery on this node: to clean subscribers, to shared subscriptions' members here, and at
-//! QoS 0 to the persistent sessions that are online here.
+//! Delivery on this node: to clean subscribers, and at QoS 0 to the persistent sessions that are
+//! online here.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -8,10 +8,8 @@ use smallvec::SmallVec;
 
 use super::Broker;
 use super::local::{Matches, Subscriber};
-use crate::env;
 use crate::mqtt::{Message, Publication, QoS};
-use crate::peer::forward::{Frame, Waiting};
-use crate::session::{Conn, Delivered, Delivery};
+use crate::session::{Conn, Delivered, Delivery, Metric, Share};
 use crate::state::AtQos0;
 
 /// A publish's deliveries to one connection, its overlapping subscriptions merged: the highest
@@ -29,7 +27,7 @@ pub(super) fn ids(id: &u32) -> &[u32] {
 }
 
 /// One message on its way to many: what has to wait somewhere shares one owned copy.
-struct Fanout<'a> {
+pub(super) struct Fanout<'a> {
     broker: &'a Broker,
     publication: &'a Publication<'a>,
     owned: OnceCell<Arc<Message>>,
@@ -37,7 +35,7 @@ struct Fanout<'a> {
 }
 
 impl<'a> Fanout<'a> {
-    fn new(broker: &'a Broker, publication: &'a Publication<'a>) -> Self {
+    pub(super) fn new(broker: &'a Broker, publication: &'a Publication<'a>) -> Self {
         Self { broker, publication, owned: OnceCell::new(), now_ms: broker.clock.now_ms() }
     }
 
@@ -45,26 +43,41 @@ impl<'a> Fanout<'a> {
         Self { owned: OnceCell::from(message.clone()), ..Self::new(broker, publication) }
     }
 
-    fn deliver(
-        &self,
-        conn: &Arc<Conn>,
+    fn deliver(&self, conn: &Arc<Conn>, qos: QoS, retain_as_published: bool, ids: &[u32]) -> Delivered {
+        let delivery = self.delivery(qos, retain_as_published, ids, None);
+        match conn.deliver(&delivery, &self.owned, self.now_ms) {
+            Delivered::TooEarly => self.after_retained(conn, &delivery),
+            delivered => delivered,
+        }
+    }
+
+    fn after_retained(&self, conn: &Arc<Conn>, delivery: &Delivery<'_>) -> Delivered {
+        self.broker.deliver_after_retained(conn, delivery, &self.owned, self.now_ms)
+    }
+
+    fn delivery<'b>(
+        &'b self,
         qos: QoS,
         retain_as_published: bool,
-        ids: &[u32],
-        group: u32,
-    ) -> Delivered {
-        let delivery = Delivery {
+        ids: &'b [u32],
+        share: Option<Share>,
+    ) -> Delivery<'b> {
+        Delivery {
             publication: self.publication,
             qos: qos.min(self.publication.qos),
             retain: retain_as_published && self.publication.retain,
             subscription_ids: ids,
-            group,
-        };
-        match conn.deliver(&delivery, &self.owned, self.now_ms) {
-            Delivered::TooEarly => {
-                self.broker.deliver_after_retained(conn, &delivery, &self.owned, self.now_ms)
-            }
-            delivered => delivered,
+            share,
+        }
+    }
+
+    /// To a member of a shared subscription, or not.
+    pub(super) fn offer(&self, member: &Subscriber, share: Option<Share>) -> Result<Delivered, Metric> {
+        let options = member.options;
+        let delivery = self.delivery(options.qos, options.retain_as_published, ids(&member.id), share);
+        match member.conn.offer(&delivery, &self.owned, self.now_ms)? {
+            Delivered::TooEarly => Ok(self.after_retained(&member.conn, &delivery)),
+            delivered => Ok(delivered),
         }
     }
 
@@ -74,7 +87,7 @@ impl<'a> Fanout<'a> {
             return false;
         }
         let options = subscriber.options;
-        self.deliver(&subscriber.conn, options.qos, options.retain_as_published, ids(&subscriber.id), 0);
+        self.deliver(&subscriber.conn, options.qos, options.retain_as_published, ids(&subscriber.id));
         true
     }
 
@@ -116,7 +129,7 @@ impl<'a> Fanout<'a> {
 
     fn deliver_merged(&self, merged: Option<Merged<'_>>) {
         if let Some(m) = merged {
-            self.deliver(m.conn, m.qos, m.retain_as_published, &m.ids, 0);
+            self.deliver(m.conn, m.qos, m.retain_as_published, &m.ids);
         }
     }
 }
@@ -149,61 +162,10 @@ impl Broker {
         let fanout = Fanout::new(self, publication);
         for (client, ids, retain_as_published) in &found {
             if let Some(conn) = self.clients.get(client) {
-                fanout.deliver(&conn, QoS::AtMostOnce, *retain_as_published, ids, 0);
+                fanout.deliver(&conn, QoS::AtMostOnce, *retain_as_published, ids);
             }
         }
         found.len()
-    }
-
-    /// Delivers to one member of a shared subscription on this node, to the next where the first
-    /// cannot take it; whether one did. Members are the clean sessions here and, where it comes
-    /// to QoS 0, the persistent ones that are online.
-    pub(super) fn deliver_to_member(&self, filter: &str, publication: &Publication<'_>) -> bool {
-        let Some(wiring) = self.wiring() else { return false };
-        let mut online: SmallVec<[(Arc<str>, u32, bool); 4]> = SmallVec::new();
-        self.state().online_shared_qos0(filter, wiring.me, publication.qos, |client, id, as_published| {
-            online.push((client.clone(), id, as_published));
-        });
-        let turn = self.local.read().take_turn(filter);
-        let (clean, first) = turn.unwrap_or_else(|| (0, env::random_u64() as usize));
-        let members = clean + online.len();
-        let fanout = Fanout::new(self, publication);
-        (0..members).map(|n| first.wrapping_add(n) % members).any(|at| {
-            let delivered =
-                if let Some((client, id, as_published)) = at.checked_sub(clean).map(|at| &online[at]) {
-                    let Some(conn) = self.clients.get(client) else { return false };
-                    fanout.deliver(&conn, QoS::AtMostOnce, *as_published, ids(id), 0)
-                } else {
-                    let Some((m, group)) = self.local.read().member(filter, at) else { return false };
-                    fanout.deliver(&m.conn, m.options.qos, m.options.retain_as_published, ids(&m.id), group)
-                };
-            delivered != Delivered::Dropped
-        })
-    }
-
-    /// What a lost member of shared subscriptions had not acknowledged, with their filters: at
-    /// QoS 1 only, at QoS 2 it might have arrived [MQTT-4.8.2-4, MQTT-4.8.2-5].
-    pub(super) fn unacknowledged_shared(&self, conn: &Conn) -> Vec<(Box<str>, Arc<Message>)> {
-        let lost = conn.take_unacknowledged().into_iter().filter(|lost| lost.qos == QoS::AtLeastOnce);
-        let local = self.local.read();
-        lost.filter_map(|lost| Some((local.group_filter(lost.group)?, lost.message))).collect()
-    }
-
-    /// Gives it to another member, on this node or the next that has one.
-    pub(super) fn reassign(&self, filter: &str, message: &Arc<Message>) {
-        let Some(wiring) = self.wiring() else { return };
-        let publication = message.borrow();
-        if self.deliver_to_member(filter, &publication) {
-            return;
-        }
-        let nodes = self.state().route_nodes(filter);
-        for node in nodes.into_iter().filter(|node| *node != wiring.me) {
-            let frame = Frame { publication, barrier: 0, share: Some(filter) };
-            // With an end to be told of, it is carried as reliably as any QoS 1.
-            if wiring.forwarder.send(node, 0, frame, Waiting::Patiently(Box::new(|_| {}))).is_ok() {
-                return;
-            }
-        }
     }
 
     /// Delivers a message that went through the log to the subscribers found while it was applied:
@@ -215,7 +177,7 @@ impl Broker {
         for to in online {
             if let Some(conn) = self.clients.get(&to.client).filter(|conn| conn.is_persistent()) {
                 let (ids, retain_as_published) = (&to.subscription_ids, to.retain_as_published);
-                fanout.deliver(&conn, QoS::AtMostOnce, retain_as_published, ids, 0);
+                fanout.deliver(&conn, QoS::AtMostOnce, retain_as_published, ids);
             }
         }
     }

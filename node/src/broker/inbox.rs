@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::mqtt::Publication;
-use crate::peer::forward::Sink;
+use crate::peer::forward::{Share, Sink};
 use crate::session;
 use crate::state::NodeId;
 
 /// The broker as the forward streams see it. What comes here is delivered here or nowhere: it is
-/// never forwarded again.
+/// never forwarded again, but for what no member of a shared subscription here can take.
 pub struct FromPeers(pub Arc<Broker>);
 
 impl Sink for FromPeers {
-    fn deliver(&self, _from: NodeId, _lane: u16, publication: &Publication<'_>, share: Option<&str>) {
+    fn deliver(&self, _from: NodeId, _lane: u16, publication: &Publication<'_>, share: Option<Share<'_>>) {
         // Written by `flush`, once for the whole batch.
         session::hold(|| match share {
-            Some(filter) => usize::from(self.0.deliver_to_member(filter, publication)),
+            Some(share) => usize::from(self.0.deliver_shared(share, publication)),
             None => self.0.deliver_here(publication),
         });
     }

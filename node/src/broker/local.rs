@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::filters::Filters;
 use crate::mqtt::{SubOptions, topic as mqtt_topic};
 use crate::session::Conn;
+use crate::sharing::{Slot, key_of};
 use crate::topic::Index;
 
 /// One clean subscriber of a filter.
@@ -102,6 +103,9 @@ pub enum RouteChange {
     Add(u64),
     /// Last subscriber gone: withdraw it.
     Remove,
+    /// A shared subscription has so many members here now, which is no longer about as many as
+    /// the others know.
+    Members(u32),
 }
 
 /// A shared subscription's members on this node.
@@ -110,10 +114,48 @@ struct Group {
     /// The whole filter, `$share/group/…`.
     filter: Box<str>,
     members: Vec<Subscriber>,
-    /// Whose turn it is; each group counts for itself, or groups that get the same messages would
-    /// keep in step and pass over members.
-    turn: AtomicUsize,
+    /// One for each of them.
+    slots: Vec<Slot>,
+    /// How many members the others have been told of.
+    announced: u32,
     route: Route,
+}
+
+/// A shared subscription's members on this node, and its number.
+pub struct Members<'a> {
+    pub subscribers: &'a [Subscriber],
+    pub slots: &'a [Slot],
+    pub group: u32,
+}
+
+impl Group {
+    /// Adds or replaces; true when it was not there.
+    fn put(&mut self, subscriber: Subscriber) -> bool {
+        let key = key_of(subscriber.conn.client());
+        let new = put(&mut self.members, subscriber);
+        if new {
+            self.slots.push(Slot { key, weight: 1 });
+        }
+        new
+    }
+
+    fn take(&mut self, conn_id: u64) {
+        if let Some(at) = self.members.iter().position(|m| m.conn.id() == conn_id) {
+            self.members.remove(at);
+            self.slots.remove(at);
+        }
+    }
+
+    /// What the others have to be told, so that what they know is off by an eighth at most. Up to
+    /// eight members it is exact.
+    fn change(&mut self) -> RouteChange {
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        if members.abs_diff(self.announced) <= self.announced / 8 {
+            return RouteChange::None;
+        }
+        self.announced = members;
+        RouteChange::Members(members)
+    }
 }
 
 /// All that subscribes to one topic filter.
@@ -152,7 +194,7 @@ impl Local {
         let shared = mqtt_topic::parse_share(filter).is_some();
         let conn_id = subscriber.conn.id();
         let entry = self.index.get_mut_or_insert(plain_filter(filter), Entry::default);
-        let (new, route) = if shared {
+        let (new, route, counted) = if shared {
             let at = match entry.groups.iter().position(|g| &*g.filter == filter) {
                 Some(at) => at,
                 None => {
@@ -163,23 +205,26 @@ impl Local {
                         id: self.group_ids,
                         filter: filter.into(),
                         members: Vec::new(),
-                        turn: AtomicUsize::new(0),
+                        slots: Vec::new(),
+                        announced: 1,
                         route: Route::default(),
                     });
                     entry.groups.len() - 1
                 }
             };
             let group = &mut entry.groups[at];
-            (put(&mut group.members, subscriber), &mut group.route)
+            let new = group.put(subscriber);
+            let change = group.change();
+            (new, &mut group.route, change)
         } else {
-            (entry.subscribers.put(subscriber), &mut entry.route)
+            (entry.subscribers.put(subscriber), &mut entry.route, RouteChange::None)
         };
         let change = if route.generation == 0 {
             self.generations += 1;
             route.generation = self.generations;
             RouteChange::Add(route.generation)
         } else {
-            RouteChange::None
+            counted
         };
         if !route.live {
             wait.hold();
@@ -217,6 +262,7 @@ impl Local {
     pub fn remove(&mut self, filter: &str, conn_id: u64) -> RouteChange {
         let plain = plain_filter(filter);
         let Some(entry) = self.index.get_mut(plain) else { return RouteChange::None };
+        let mut change = RouteChange::None;
         let gone = if plain.len() == filter.len() {
             entry.subscribers.take(conn_id);
             let gone = entry.subscribers.is_empty();
@@ -225,9 +271,11 @@ impl Local {
             }
             gone
         } else if let Some(at) = entry.groups.iter().position(|g| &*g.filter == filter) {
-            entry.groups[at].members.retain(|m| m.conn.id() != conn_id);
+            entry.groups[at].take(conn_id);
             let gone = entry.groups[at].members.is_empty();
-            if gone {
+            if !gone {
+                change = entry.groups[at].change();
+            } else {
                 let group = entry.groups.swap_remove(at);
                 self.groups.remove(&group.id);
                 group.route.withdraw();
@@ -239,7 +287,7 @@ impl Local {
         if entry.subscribers.is_empty() && entry.groups.is_empty() {
             self.index.remove(plain);
         }
-        if gone { RouteChange::Remove } else { RouteChange::None }
+        if gone { RouteChange::Remove } else { change }
     }
 
     /// The announcement of `filter` is applied on every live node. Returns who waited for it.
@@ -272,17 +320,10 @@ impl Local {
         found
     }
 
-    /// How many members a shared subscription has on this node, and the number of the next turn.
-    /// `None`: it has none.
-    pub fn take_turn(&self, filter: &str) -> Option<(usize, usize)> {
+    /// A shared subscription's members on this node; `None`: it has none.
+    pub fn members(&self, filter: &str) -> Option<Members<'_>> {
         let group = self.group(filter)?;
-        Some((group.members.len(), group.turn.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    /// One of them, and the group's number.
-    pub fn member(&self, filter: &str, at: usize) -> Option<(Subscriber, u32)> {
-        let group = self.group(filter)?;
-        Some((group.members.get(at)?.clone(), group.id))
+        Some(Members { subscribers: &group.members, slots: &group.slots, group: group.id })
     }
 
     fn group(&self, filter: &str) -> Option<&Group> {

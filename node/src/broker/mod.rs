@@ -20,16 +20,19 @@ mod publish;
 mod queue;
 mod retained;
 mod service;
+mod shared;
 mod steward;
 mod stowage;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod turns;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use apply::Applier;
 pub use clients::Clients;
@@ -43,10 +46,12 @@ use crate::peer::forward::Forwarder;
 use crate::peer::lease::Lease;
 use crate::raft::{Done, Propose, Stored};
 use crate::session;
+use crate::sharing::Sharing;
 use crate::state::{Command, Epoch, NodeId, State, Stock};
 use local::Local;
 use progress::LINGER_MS as PROGRESS_LINGER_MS;
 use stowage::Bringing;
+use turns::Turns;
 
 /// What the broker works through; all of it is there before the first client is.
 pub struct Wiring {
@@ -60,6 +65,8 @@ pub struct Wiring {
     pub disk_is_short: Box<dyn Fn() -> bool + Send + Sync>,
     /// Where work goes on that must not hold up whoever caused it.
     pub runtime: tokio::runtime::Handle,
+    /// How the messages of shared subscriptions are divided.
+    pub sharing: Sharing,
     /// Called when this life of the node was declared over.
     pub rebirth: Rebirth,
 }
@@ -82,6 +89,11 @@ pub struct Broker {
     knows_the_time: AtomicBool,
     /// A planned stop has begun: nobody is let in, and no further life follows this one.
     stopping: AtomicBool,
+    /// Which node, and which member here, had the last message of a shared subscription.
+    node_turns: Turns,
+    member_turns: Turns,
+    /// Shared subscriptions for which waiting messages have been asked for.
+    drawing: Mutex<BTreeSet<Arc<str>>>,
     wiring: std::sync::OnceLock<Wiring>,
 }
 
@@ -101,6 +113,9 @@ impl Broker {
             alive: AtomicBool::new(false),
             knows_the_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            node_turns: Turns::default(),
+            member_turns: Turns::default(),
+            drawing: Mutex::default(),
             wiring: std::sync::OnceLock::new(),
         })
     }

@@ -32,6 +32,15 @@ fn split<T>(all: &mut Vec<T>) -> Vec<T> {
     std::mem::replace(all, rest)
 }
 
+/// What the cluster has to hear of a subscription that has ended.
+fn news(filter: Box<str>, change: RouteChange) -> Option<Command> {
+    match change {
+        RouteChange::Remove => Some(Command::RouteRemove { filter }),
+        RouteChange::Members(members) => Some(Command::SharedMembers { filter, members }),
+        RouteChange::None | RouteChange::Add(_) => None,
+    }
+}
+
 impl Broker {
     /// Adds the subscriptions of one SUBSCRIBE in their order, and answers it with `codes`, but for
     /// those that turn out to be too many. `added`: what became of the portions before.
@@ -124,7 +133,7 @@ impl Broker {
             let (existed, change) = local.unsubscribe(&filter, conn.id());
             conn.set_replay(&filter, None);
             codes.push(code(existed));
-            gone.extend((change == RouteChange::Remove).then_some(filter));
+            gone.extend(news(filter, change));
         }
         if rest.is_empty() {
             self.withdraw(local, gone, || {});
@@ -145,26 +154,31 @@ impl Broker {
         if rest.is_empty() {
             return;
         }
-        let mut portion = split(&mut rest);
+        let portion = split(&mut rest);
         let mut local = self.local.write();
-        portion.retain(|filter| local.remove(filter, conn_id) == RouteChange::Remove);
+        let mut gone = Vec::new();
+        for filter in portion {
+            let change = local.remove(&filter, conn_id);
+            gone.extend(news(filter, change));
+        }
         let broker = self.clone();
-        self.withdraw(local, portion, move || broker.drop_by_portions(conn_id, rest));
+        self.withdraw(local, gone, move || broker.drop_by_portions(conn_id, rest));
     }
 
-    /// Tells the cluster that this node wants these filters no more. Proposed under the index's
+    /// Tells the cluster which filters this node wants no more, and of which it has fewer members.
+    /// Proposed under the index's
     /// lock, so that announcements and withdrawals reach the log in their order; `done` is called
     /// later, once they are applied here. When this life of the node ends before, it is not: the
     /// index has been emptied.
     fn withdraw(
         self: &Arc<Self>,
         local: RwLockWriteGuard<'_, Local>,
-        mut filters: Vec<Box<str>>,
+        mut commands: Vec<Command>,
         done: impl FnOnce() + Send + 'static,
     ) {
-        let Some(last) = filters.pop() else { return self.later(done) };
-        for filter in filters {
-            self.propose_quietly(Command::RouteRemove { filter });
+        let Some(last) = commands.pop() else { return self.later(done) };
+        for command in commands {
+            self.propose_quietly(command);
         }
         let broker = self.clone();
         let done = move |result: Result<_, _>| {
@@ -172,7 +186,7 @@ impl Broker {
                 broker.later(done);
             }
         };
-        self.propose(Command::RouteRemove { filter: last }, Box::new(done));
+        self.propose(last, Box::new(done));
         drop(local);
     }
 }

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use smallvec::SmallVec;
 
 use super::Broker;
-use crate::env;
 use crate::mqtt::{Message, Publication, QoS, ReasonCode, Version, topic};
-use crate::peer::forward::{Done, Frame, Lost, SendError, Waiting};
+use crate::peer::forward::{Done, Frame, Lost, SendError, Share, Waiting};
 use crate::raft::{Abandoned, Applied};
 use crate::session::{AckTicket, Conn, Durability, Ended, Held, Metric, Path, PublishOrder};
 use crate::state::{Command, NodeId, Outcome, PublishMatch, SharedMatch};
@@ -108,9 +107,9 @@ impl Broker {
         let exactly_once = publication.qos == QoS::ExactlyOnce && conn.is_persistent();
         let mut shared = SmallVec::new();
         for SharedMatch { filter, nodes } in found.shared {
-            // Any of them: were it always the nearest, the members elsewhere would go without.
-            let node = nodes[env::random_below(nodes.len() as u64) as usize];
-            shared.push((filter, node));
+            if let Some(node) = self.choose_node(&filter, &nodes, publication) {
+                shared.push((filter, node));
+            }
         }
         // A live owner that cannot be reached gets the publish through the log.
         let unreachable = at_least_once
@@ -251,10 +250,10 @@ impl Broker {
         let lane = lane_of(conn);
         let barrier = order.as_deref().map_or(0, PublishOrder::barrier);
         let targets = plan.nodes.iter().map(|node| (*node, None));
-        let shared = plan.shared.iter().map(|(filter, node)| (*node, Some(&**filter)));
+        let shared = plan.shared.iter().map(|(filter, node)| (*node, Some(Share::new(filter))));
         for (node, share) in targets.chain(shared) {
             if node == wiring.me {
-                taken |= share.is_some_and(|filter| self.deliver_to_member(filter, publication));
+                taken |= share.is_some_and(|share| self.deliver_shared(share, publication));
                 continue;
             }
             let frame = Frame { publication: *publication, barrier, share };
@@ -268,10 +267,21 @@ impl Broker {
             }
             pending.remaining.fetch_add(1, Ordering::Relaxed);
             let (broker, waiting) = (self.clone(), pending.clone());
+            // At QoS 2 a member may have it [MQTT-4.8.2-5].
+            let again = share.filter(|_| publication.qos == QoS::AtLeastOnce).map(|share| {
+                let filter: Box<str> = share.filter.into();
+                (filter, publication.to_message())
+            });
             let done: Done = Box::new(move |result| match result {
                 Err(Lost::Unreachable) => broker.log_instead(&waiting),
-                // Taken over, or the owner's life is over and its clean subscribers with it.
-                Ok(()) | Err(Lost::PeerGone) => broker.forward_ended(&waiting),
+                // Taken over, or the owner's life is over and its clean subscribers with it: another
+                // member gets what was for one of them.
+                Ok(()) | Err(Lost::PeerGone) => {
+                    if let (Err(_), Some((filter, message))) = (result, again) {
+                        broker.reassign(&filter, &message);
+                    }
+                    broker.forward_ended(&waiting);
+                }
             });
             let waiting = if may_repeat { Waiting::WhileReachable(done) } else { Waiting::Patiently(done) };
             match wiring.forwarder.send(node, lane, frame, waiting) {
@@ -279,6 +289,7 @@ impl Broker {
                 // Its life is over, and its clean subscribers with it.
                 Err(SendError::PeerGone) => {
                     pending.remaining.fetch_sub(1, Ordering::Relaxed);
+                    taken |= share.is_some_and(|share| self.pass_on(share, publication, None));
                 }
                 Err(SendError::Congested | SendError::TooLarge) => {
                     pending.remaining.fetch_sub(1, Ordering::Relaxed);

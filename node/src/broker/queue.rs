@@ -51,7 +51,15 @@ impl Broker {
     /// The client acknowledged stored deliveries.
     pub(super) fn progress_from(self: &Arc<Self>, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]) {
         let Some(client) = conn.client_arc() else { return };
-        self.note_progress(client, conn.incarnation(), steps);
+        let moves_on = self.wiring().is_some_and(|w| w.sharing.redeliver_refused);
+        if !moves_on && steps.iter().any(|(_, step)| *step == DeliveryStep::Refused) {
+            // The standard says that it is discarded [MQTT-4.8.2-6].
+            let discarded = |step| if step == DeliveryStep::Refused { DeliveryStep::Done } else { step };
+            let steps: Vec<_> = steps.iter().map(|(seq, step)| (*seq, discarded(*step))).collect();
+            self.note_progress(client, conn.incarnation(), &steps);
+        } else {
+            self.note_progress(client, conn.incarnation(), steps);
+        }
         // A PUBREL waits for its PUBREC to be recorded, so these do not linger.
         if steps.iter().any(|(_, step)| *step == DeliveryStep::Received)
             && let Some(command) = self.progress.take(client, conn.incarnation())

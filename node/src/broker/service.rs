@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::Broker;
 use crate::auth::{Access, Outcome};
 use crate::mqtt::{Publication, ReasonCode};
-use crate::session::{AckTicket, AuthStep, Conn, ConnectRequest, Ended, Metric, Service, SubscribeItem};
+use crate::session::{
+    AckTicket, AuthStep, Conn, ConnectRequest, Ended, Metric, Service, SubscribeItem, Unacknowledged,
+};
 use crate::state::{DeliveryStep, QueueSeq};
 
 /// The broker as its connections see it, behind the rule of who is let in.
@@ -72,6 +74,10 @@ impl Service for Front {
 
     fn progress(&self, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]) {
         self.broker.progress_from(conn, steps);
+    }
+
+    fn refused(&self, conn: &Arc<Conn>, delivery: Unacknowledged) {
+        self.broker.refused_from(conn, &delivery);
     }
 
     fn wants_more(&self, conn: &Arc<Conn>) {

@@ -113,6 +113,7 @@ impl Broker {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             self.flush_progress();
+            self.draw_waiting();
         }
     }
 }

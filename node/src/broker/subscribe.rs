@@ -146,8 +146,12 @@ impl Broker {
                 break;
             }
             let (new, change) = local.subscribe(item.filter, subscriber, &wait);
-            if let RouteChange::Add(generation) = change {
-                self.announce(item.filter, generation);
+            match change {
+                RouteChange::Add(generation) => self.announce(item.filter, generation),
+                RouteChange::Members(members) => {
+                    self.propose_quietly(Command::SharedMembers { filter: item.filter.into(), members });
+                }
+                RouteChange::None | RouteChange::Remove => {}
             }
             let replay = state.replay(item.filter, item.options, subscription_id, new);
             let begins = replay.is_some();

@@ -18,8 +18,8 @@ use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
 pub use sections::{
-    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, TcpConfig,
-    TlsConfig, WsConfig,
+    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, SharedConfig,
+    TcpConfig, TlsConfig, WsConfig,
 };
 pub use value::{HostPort, LogFormat, Minority, QueueFull};
 
@@ -36,6 +36,7 @@ pub struct Config {
     pub cluster: ClusterConfig,
     pub auth: AuthConfig,
     pub mqtt: MqttConfig,
+    pub shared: SharedConfig,
     pub limits: LimitsConfig,
     pub log: LogConfig,
 }
@@ -64,7 +65,7 @@ impl ListenersConfig {
 }
 
 /// Every section, in the order of the example file.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "node",
     "listeners.tcp",
     "listeners.ws",
@@ -74,6 +75,7 @@ const SECTIONS: [&str; 11] = [
     "cluster",
     "auth",
     "mqtt",
+    "shared",
     "limits",
     "log",
 ];
@@ -179,6 +181,7 @@ impl Config {
             "cluster" => &self.cluster,
             "auth" => &self.auth,
             "mqtt" => &self.mqtt,
+            "shared" => &self.shared,
             "limits" => &self.limits,
             "log" => &self.log,
             _ => return None,
@@ -196,6 +199,7 @@ impl Config {
             "cluster" => &mut self.cluster,
             "auth" => &mut self.auth,
             "mqtt" => &mut self.mqtt,
+            "shared" => &mut self.shared,
             "limits" => &mut self.limits,
             "log" => &mut self.log,
             _ => return None,

@@ -8,6 +8,7 @@ use super::value::{HostPort, LogFormat, Minority, QueueFull, one_of, range};
 use crate::broker::LapseRules;
 use crate::net::TlsFiles;
 use crate::session::{Durability, Limits};
+use crate::sharing::{GroupRule, Sharing, Strategy};
 use crate::state::limits::{NodeLimits, QueueLimits};
 
 fn loopback(port: u16) -> SocketAddr {
@@ -177,6 +178,33 @@ section! {
 }
 
 section! {
+    /// `shared.*`
+    SharedConfig {
+        /// How the member of a shared subscription that gets a message is chosen: round_robin (one
+        /// after the other), random, sticky (the same as long as it is there), local (those on the
+        /// publisher's node first), hash_client_id (the same for a publisher), hash_topic (the same
+        /// for a topic). What counts for a message is what the node says that it was published at.
+        strategy: Strategy = Strategy::default();
+        /// Groups with another strategy, as "NAME=STRATEGY" or "NAME/FILTER=STRATEGY"; '*' stands for
+        /// any text, the first that matches counts: ["orders=sticky", "cameras/hall/*=hash_topic"].
+        groups: Vec<GroupRule> = Vec::new(), rules_at_most;
+        /// Give a message that a member acknowledges with an error (0x80 or above) to another
+        /// member. MQTT says that it is discarded.
+        redeliver_refused: bool = false;
+    }
+}
+
+impl From<&SharedConfig> for Sharing {
+    fn from(config: &SharedConfig) -> Self {
+        Self {
+            strategy: config.strategy,
+            groups: config.groups.as_slice().into(),
+            redeliver_refused: config.redeliver_refused,
+        }
+    }
+}
+
+section! {
     /// `limits.*`
     LimitsConfig {
         /// Most connections at a time on this node. Fewer when the system gives the process fewer
@@ -301,6 +329,16 @@ fn node_name(name: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("must be at most 63 letters, digits, '.', '_' and '-', not {name:?}"))
+    }
+}
+
+/// All of them are looked through for a message of a group that none names.
+fn rules_at_most(rules: &[GroupRule]) -> Result<(), String> {
+    const MOST: usize = 1_000;
+    if rules.len() <= MOST {
+        Ok(())
+    } else {
+        Err(format!("at most {MOST} groups may be named, not {}; '*' stands for any text", rules.len()))
     }
 }
 

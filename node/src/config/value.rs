@@ -9,6 +9,7 @@ use std::str::FromStr;
 use toml::de::DeValue;
 
 use crate::session::Durability;
+use crate::sharing::{GroupRule, Strategy};
 use crate::state::limits::WhenFull;
 
 /// Where a value comes from: a TOML file, or the text of an environment variable or `--set`.
@@ -286,6 +287,26 @@ word_setting! {
         Close = "close",
         /// Also acknowledges what concerns clean sessions of this node alone.
         Available = "available",
+    }
+}
+
+impl Setting for Strategy {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "the name of a strategy in quotes")?.parse()
+    }
+
+    fn show(&self) -> String {
+        quote(self.name())
+    }
+}
+
+impl Setting for GroupRule {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "NAME=STRATEGY in quotes")?.parse()
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string())
     }
 }
 

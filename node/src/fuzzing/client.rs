@@ -13,7 +13,7 @@ use crate::auth::Exchange;
 use crate::mqtt::{Connect, DecodeError, Publication, QoS, ReasonCode, Version, encode};
 use crate::session::{
     AckTicket, AuthStep, Conn, ConnectRequest, Context, Delivery, Ended, Flow, Grant, Inbound, Limits, Link,
-    Service, SubscribeItem, turn,
+    Service, SubscribeItem, Unacknowledged, turn,
 };
 use crate::state::{DeliveryStep, QueueSeq};
 
@@ -147,8 +147,13 @@ impl Service for Echo {
         let granted = self.seen.lock().granted;
         if let Some(granted) = granted {
             let qos = publication.qos.min(granted);
-            let delivery =
-                Delivery { publication, qos, retain: publication.retain, subscription_ids: &[1], group: 0 };
+            let delivery = Delivery {
+                publication,
+                qos,
+                retain: publication.retain,
+                subscription_ids: &[1],
+                share: None,
+            };
             conn.deliver(&delivery, &OnceCell::new(), 0);
         }
         if let Some(ticket) = ticket {
@@ -176,6 +181,10 @@ impl Service for Echo {
 
     fn progress(&self, _: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]) {
         self.seen.lock().steps.extend_from_slice(steps);
+    }
+
+    fn refused(&self, _: &Arc<Conn>, _: Unacknowledged) {
+        unreachable!("no delivery is one of a shared subscription");
     }
 
     fn wants_more(&self, _: &Arc<Conn>) {}

@@ -9,7 +9,7 @@ use super::client::{Fed, Layer, connect_bytes};
 use super::packets;
 use crate::mqtt::{ForwardProperties, Publication, Version, topic};
 use crate::peer::forward::codec::{decode, encode, encoded_len};
-use crate::session::{Conn, Delivery, Flow, Inbound};
+use crate::session::{Conn, Delivery, Flow, Inbound, Share};
 
 /// Frames of an input that are delivered.
 const DELIVERED_MAX: usize = 6;
@@ -46,7 +46,8 @@ impl Layer for Delivering<'_> {
         let flow = inbound.feed(conn, piece, 0);
         let Self(publication) = *self;
         let qos = publication.qos;
-        let delivery = Delivery { publication, qos, retain: false, subscription_ids: &[], group: 1 };
+        let share = Some(Share { group: 1, moves: 0 });
+        let delivery = Delivery { publication, qos, retain: false, subscription_ids: &[], share };
         conn.deliver(&delivery, &OnceCell::new(), 0);
         flow
     }

@@ -18,7 +18,7 @@ use crate::mqtt::{
 };
 use crate::session::{
     AckTicket, AuthStep, Conn, ConnectRequest, Context, Delivery, Ended, Flow, Grant, Inbound, Limits,
-    Service, SubscribeItem, turn,
+    Service, Share, SubscribeItem, Unacknowledged, turn,
 };
 use crate::state::{DeliveryStep, QueueSeq, Stored};
 
@@ -145,7 +145,7 @@ impl Service for Slow {
         self.called(conn, |known| {
             for (seq, step) in steps {
                 match step {
-                    DeliveryStep::Done => {
+                    DeliveryStep::Done | DeliveryStep::Refused => {
                         assert!(known.stored.remove(seq).is_some(), "{seq} is over, once more");
                         known.resumed.remove(seq);
                     }
@@ -156,6 +156,11 @@ impl Service for Slow {
                 }
             }
         });
+    }
+
+    fn refused(&self, conn: &Arc<Conn>, delivery: Unacknowledged) {
+        assert!(!conn.is_persistent() && delivery.sent);
+        self.called(conn, |_| {});
     }
 
     fn wants_more(&self, conn: &Arc<Conn>) {
@@ -444,7 +449,7 @@ impl Run {
             qos,
             retain: argument > 3,
             subscription_ids: &ids[..usize::from(argument) % 3],
-            group: u32::from(argument > 5),
+            share: (argument > 5).then_some(Share { group: 1, moves: 0 }),
         };
         let now_ms = self.broker.clock_ms();
         self.conn.deliver(&delivery, &OnceCell::new(), now_ms);

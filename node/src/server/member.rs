@@ -129,6 +129,7 @@ impl Member {
         });
         let reborn = Arc::downgrade(&member);
         let runtime = parts.runtime;
+        let sharing = member.info.sharing.clone();
         broker.wire(Wiring {
             me,
             proposer: Arc::new(proposer),
@@ -137,6 +138,7 @@ impl Member {
             lapse: parts.lapse,
             disk_is_short: Box::new(move || parts.disk.is_short()),
             runtime: runtime.clone(),
+            sharing,
             rebirth: Box::new(move || {
                 if let Some(member) = reborn.upgrade() {
                     runtime.spawn(raft::scoped(member.next_life()));

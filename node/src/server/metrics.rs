@@ -90,6 +90,11 @@ impl Collector for NodeCollector {
             ("retained_message_bytes", "Bytes of retained messages", counts.retained_bytes as u64),
             ("routes", "Filters with a clean subscriber anywhere", counts.routes as u64),
             (
+                "shared_waiting",
+                "Messages that wait for a member of a shared subscription, in the cluster",
+                counts.shared_waiting as u64,
+            ),
+            (
                 "local_filters",
                 "Filters with a clean subscriber on this node",
                 member.broker.local_filters() as u64,

@@ -55,6 +55,7 @@ pub fn describe(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
         limits: (&config.limits).into(),
+        sharing: (&config.shared).into(),
         ..NodeInfo::default()
     };
     info.limits.queue.when_full = config.mqtt.session_queue_full.into();

@@ -20,9 +20,18 @@ pub struct Delivery<'a> {
     pub qos: QoS,
     pub retain: bool,
     pub subscription_ids: &'a [u32],
-    /// Not 0: the delivery is to a member of a shared subscription and its message is kept for
-    /// another member until this one acknowledges it. The number is the caller's.
+    /// The delivery is to a member of a shared subscription, and its message is kept for another
+    /// member until this one acknowledges it.
+    pub share: Option<Share>,
+}
+
+/// What a delivery to a member of a shared subscription carries for its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which shared subscription: the caller's number.
     pub group: u32,
+    /// How often the message was passed on because somebody refused it or could not take it.
+    pub moves: u8,
 }
 
 /// What became of a delivery.
@@ -44,7 +53,7 @@ pub enum Delivered {
 struct Waiting {
     message: Arc<Message>,
     subscription_ids: Box<[u32]>,
-    group: u32,
+    share: Option<Share>,
     qos: QoS,
     retain: bool,
 }
@@ -186,22 +195,65 @@ impl Conn {
         shared: &OnceCell<Arc<Message>>,
         now_ms: u64,
     ) -> Delivered {
+        let delivered = self.attempt(delivery, shared, now_ms);
+        self.count(delivered)
+    }
+
+    /// As [`Conn::deliver`], for a message that somebody else may get instead.
+    ///
+    /// # Errors
+    /// It was not delivered, and not counted: as what it would be.
+    pub fn offer(
+        self: &Arc<Self>,
+        delivery: &Delivery<'_>,
+        shared: &OnceCell<Arc<Message>>,
+        now_ms: u64,
+    ) -> Result<Delivered, Metric> {
+        let delivered = self.attempt(delivery, shared, now_ms)?;
+        Ok(self.count(Ok(delivered)))
+    }
+
+    fn attempt(
+        self: &Arc<Self>,
+        delivery: &Delivery<'_>,
+        shared: &OnceCell<Arc<Message>>,
+        now_ms: u64,
+    ) -> Result<Delivered, Metric> {
         if is_expired(delivery.publication.expires_at_ms, now_ms) {
-            return self.count(Err(Metric::DroppedExpired));
+            return Err(Metric::DroppedExpired);
         }
         let stored = self.is_persistent() && delivery.qos != QoS::AtMostOnce;
         if stored || !self.is_accepted() {
-            return self.count(Err(Metric::DroppedClosed));
+            return Err(Metric::DroppedClosed);
         }
-        let delivered = self.with_out(|out| {
+        self.with_out(|out| {
             // A publish with RETAIN has replaced what was to come.
             let is_newer = !delivery.publication.retain;
             if is_newer && out.replays().is_some_and(|replays| replays.is_ahead(delivery.publication.topic)) {
                 return Ok(Delivered::TooEarly);
             }
             self.append(out, delivery, shared, now_ms)
-        });
-        self.count(delivered)
+        })
+    }
+
+    /// How many deliveries at QoS 1 and 2 could be sent to a clean session at once, and of QoS 0
+    /// whether one could; 0 while anything waits for room.
+    pub fn room(&self, qos: QoS) -> u32 {
+        if !self.is_accepted() {
+            return 0;
+        }
+        let outbox_max = self.limits().outbox_max_bytes as usize;
+        let out = self.out.lock();
+        if out.flags.has(Flags::CLOSING) || out.backlog_bytes() >= outbox_max {
+            return 0;
+        }
+        let sending = out.cold.as_ref().and_then(|cold| cold.sending.as_ref());
+        match sending {
+            _ if qos == QoS::AtMostOnce => 1,
+            None => u32::from(out.receive_maximum),
+            Some(sending) if !sending.waiting.is_empty() => 0,
+            Some(sending) => u32::from(out.receive_maximum).saturating_sub(sending.window.open()),
+        }
     }
 
     /// Sends, or queues, or says why not. Called with the outbox locked.
@@ -360,17 +412,19 @@ impl Conn {
         steps: &mut Vec<(QueueSeq, DeliveryStep)>,
     ) -> Result<bool, ReasonCode> {
         let version = self.version();
+        let mut refused = None;
         let (known, hungry) = self.with_out(|out| {
             let sending = out.cold.as_mut().and_then(|cold| cold.sending.as_mut());
             let Some(sending) = sending else { return Ok((false, false)) };
             let Some((seq, awaits)) = sending.window.find(packet_id) else { return Ok((false, false)) };
             let stored = sending.stored;
             let (next, step) = match (ack, awaits) {
-                (ClientAck::Ack, Awaits::Ack) | (ClientAck::Comp, Awaits::Comp) => {
-                    (Awaits::Nothing, Some(DeliveryStep::Done))
-                }
                 // An error acknowledgement ends the delivery [MQTT-4.4.0-2].
-                (ClientAck::Rec, Awaits::Rec) if code.is_error() => {
+                (ClientAck::Ack, Awaits::Ack) | (ClientAck::Rec, Awaits::Rec) if code.is_error() => {
+                    refused = sending.window.take_kept_of(seq);
+                    (Awaits::Nothing, Some(DeliveryStep::Refused))
+                }
+                (ClientAck::Ack, Awaits::Ack) | (ClientAck::Comp, Awaits::Comp) => {
                     (Awaits::Nothing, Some(DeliveryStep::Done))
                 }
                 (ClientAck::Rec, Awaits::Rec) if stored => (Awaits::Record, Some(DeliveryStep::Received)),
@@ -389,6 +443,9 @@ impl Conn {
             }
             Ok((true, next == Awaits::Nothing && out.flags.has(Flags::HUNGRY)))
         })?;
+        if let Some(refused) = refused {
+            self.context().service.refused(self, *refused);
+        }
         if !known {
             self.context().counters.increment(Metric::UnknownPacketIds);
             if ack == ClientAck::Rec && !code.is_error() {
@@ -433,7 +490,7 @@ impl Conn {
                 packet_id: packet_id_of(seq),
             };
             if append_publish(out, version, &form, now_ms) {
-                let kept = keep(waiting.group, waiting.qos, || waiting.message.clone());
+                let kept = keep(waiting.share, waiting.qos, || waiting.message.clone());
                 out.sending().window.push(seq, awaits_first(waiting.qos), kept);
                 context.counters.increment(Metric::PublishSent);
             } else {
@@ -450,8 +507,9 @@ impl Conn {
             return Vec::new();
         };
         let mut all: Vec<_> = sending.window.take_kept().collect();
-        all.extend(sending.waiting.drain(..).filter(|waiting| waiting.group != 0).map(|waiting| {
-            Unacknowledged { group: waiting.group, qos: waiting.qos, message: waiting.message }
+        all.extend(sending.waiting.drain(..).filter_map(|waiting| {
+            let Waiting { message, qos, .. } = waiting;
+            Some(Unacknowledged { share: waiting.share?, qos, message, sent: false })
         }));
         sending.waiting_bytes = 0;
         all
@@ -501,8 +559,12 @@ fn awaits_first(qos: QoS) -> Awaits {
     if qos == QoS::ExactlyOnce { Awaits::Rec } else { Awaits::Ack }
 }
 
-fn keep(group: u32, qos: QoS, message: impl FnOnce() -> Arc<Message>) -> Option<Box<Unacknowledged>> {
-    (group != 0).then(|| Box::new(Unacknowledged { group, qos, message: message() }))
+fn keep(
+    share: Option<Share>,
+    qos: QoS,
+    message: impl FnOnce() -> Arc<Message>,
+) -> Option<Box<Unacknowledged>> {
+    share.map(|share| Box::new(Unacknowledged { share, qos, message: message(), sent: true }))
 }
 
 fn send_or_queue(
@@ -524,7 +586,7 @@ fn send_or_queue(
         let waiting = Waiting {
             message: message(),
             subscription_ids: delivery.subscription_ids.into(),
-            group: delivery.group,
+            share: delivery.share,
             qos: delivery.qos,
             retain: delivery.retain,
         };
@@ -540,7 +602,7 @@ fn send_or_queue(
     if !append_publish(out, version, &delivery.form(packet_id_of(seq)), now_ms) {
         return Err(Metric::DroppedTooLarge);
     }
-    let kept = keep(delivery.group, delivery.qos, message);
+    let kept = keep(delivery.share, delivery.qos, message);
     out.sending().window.push(seq, awaits_first(delivery.qos), kept);
     Ok(Delivered::Sent)
 }

@@ -399,7 +399,7 @@ impl Inbound {
         }
         if !batch.steps.is_empty() {
             context.service.progress(conn, &batch.steps);
-            batch.wants_more |= batch.steps.iter().any(|(_, step)| *step == DeliveryStep::Done);
+            batch.wants_more |= batch.steps.iter().any(|(_, step)| *step != DeliveryStep::Received);
         }
         if batch.wants_more {
             conn.take_hungry();

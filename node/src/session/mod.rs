@@ -23,7 +23,7 @@ mod window;
 pub use acks::FILTERS_AT_ONCE;
 pub use conn::Conn;
 pub use counters::{Counters, Metric};
-pub use deliver::{Backlog, Delivered, Delivery};
+pub use deliver::{Backlog, Delivered, Delivery, Share};
 pub use durability::Durability;
 pub use inbound::{Flow, Inbound};
 pub use limits::Limits;

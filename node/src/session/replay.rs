@@ -100,7 +100,7 @@ impl Conn {
         let ids = if subscription_id == 0 { &[][..] } else { std::slice::from_ref(&subscription_id) };
         let publication = message.borrow();
         let delivery =
-            Delivery { publication: &publication, qos, retain: true, subscription_ids: ids, group: 0 };
+            Delivery { publication: &publication, qos, retain: true, subscription_ids: ids, share: None };
         let delivered = self.append(out, &delivery, &OnceCell::from(Arc::clone(message)), now_ms);
         self.count(delivered)
     }

@@ -117,6 +117,10 @@ pub trait Service: Send + Sync + 'static {
     /// batch that was read. `Received` is answered by [`Conn::received`] once it is recorded.
     fn progress(&self, conn: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]);
 
+    /// The client acknowledged a delivery of a shared subscription with an error; it is over. Only
+    /// of clean sessions: [`Service::progress`] has it of persistent ones.
+    fn refused(&self, conn: &Arc<Conn>, delivery: super::Unacknowledged);
+
     /// There is room (again) for stored deliveries from [`Conn::next_seq`] on, or for
     /// [`Conn::send_retained`].
     fn wants_more(&self, conn: &Arc<Conn>);

@@ -145,7 +145,7 @@ impl Service for FakeService {
         let shared = OnceCell::new();
         for (subscriber, granted) in &*self.subscribers.lock() {
             let qos = publication.qos.min(*granted);
-            let delivery = Delivery { publication, qos, retain: false, subscription_ids: &[], group: 0 };
+            let delivery = Delivery { publication, qos, retain: false, subscription_ids: &[], share: None };
             subscriber.deliver(&delivery, &shared, self.clock_ms());
         }
         if let Some(ticket) = ticket {
@@ -184,6 +184,10 @@ impl Service for FakeService {
 
     fn progress(&self, _: &Arc<Conn>, steps: &[(QueueSeq, DeliveryStep)]) {
         self.note(|| format!("progress {steps:?}"));
+    }
+
+    fn refused(&self, _: &Arc<Conn>, delivery: Unacknowledged) {
+        self.note(|| format!("refused {}", delivery.message.payload.escape_ascii()));
     }
 
     fn wants_more(&self, _: &Arc<Conn>) {
@@ -308,7 +312,7 @@ impl Harness {
     pub fn deliver(&self, topic: &str, payload: &[u8], qos: QoS, expires_at_ms: u64) -> Delivered {
         let publication = publication(topic, payload, qos, expires_at_ms);
         let delivery =
-            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], group: 0 };
+            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], share: None };
         self.conn.deliver(&delivery, &OnceCell::new(), self.service.clock_ms())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Share;
 use crate::mqtt::{Message, QoS};
 use crate::state::QueueSeq;
 use crate::state::limits::PACKET_IDS;
@@ -35,10 +36,12 @@ pub(super) enum Awaits {
 /// A delivery whose message is kept, so that another member of the group can have it.
 #[derive(Clone, Debug)]
 pub struct Unacknowledged {
-    /// As given in [`Delivery::group`](super::Delivery::group).
-    pub group: u32,
+    /// As given in [`Delivery::share`](super::Delivery::share).
+    pub share: Share,
     pub qos: QoS,
     pub message: Arc<Message>,
+    /// Otherwise it waited for room, and the client has not seen it.
+    pub sent: bool,
 }
 
 #[derive(Debug)]
@@ -139,6 +142,12 @@ impl Window {
                 self.flights.retain(|f| f.awaits != Awaits::Nothing);
             }
         }
+    }
+
+    /// Takes the kept message of one position.
+    pub fn take_kept_of(&mut self, seq: QueueSeq) -> Option<Box<Unacknowledged>> {
+        let index = self.index(seq)?;
+        self.flights[index].kept.take()
     }
 
     /// Takes the kept messages that the client has not acknowledged, oldest first.

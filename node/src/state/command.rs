@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::limits::NodeLimits;
 use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq, Replay};
 use crate::mqtt::{Message, QoS, SubOptions};
+use crate::sharing::Sharing;
 
 /// What one origin put into one log entry. An origin's packs are applied only in the order of
 /// `seq`, each once, and only in the epoch that its `NodeUp` opened (`NodeUp` itself is seq 0).
@@ -35,6 +36,7 @@ pub struct NodeInfo {
     /// See [`super::FEATURE_LEVEL`].
     pub feature_level: u32,
     pub limits: NodeLimits,
+    pub sharing: Sharing,
 }
 
 /// A will as the client gave it, kept by the cluster so that any node can fire it.
@@ -72,6 +74,8 @@ pub enum DeliveryStep {
     Received,
     /// PUBACK, PUBCOMP, or an error acknowledgement: the delivery is over.
     Done,
+    /// An error acknowledgement of a shared subscription's message: another member is to have it.
+    Refused,
 }
 
 /// One change of the replicated state. New kinds go to the end; a node that meets one it does
@@ -178,6 +182,26 @@ pub enum Command {
     WallClock {
         wall_ms: u64,
     },
+    /// How many clean members of a shared subscription (`$share/group/…`) the origin has, of which
+    /// it has announced that it has some: said again once it is off by more than an eighth.
+    SharedMembers {
+        filter: Box<str>,
+        members: u32,
+    },
+    /// A clean member on the origin that had a message of a shared subscription with persistent
+    /// members was lost, or refused it, or nobody there could take it: another one shall have it.
+    Redeliver {
+        filter: Box<str>,
+        message: Arc<Message>,
+        /// See [`MOVES_MAX`](super::limits::MOVES_MAX).
+        moves: u8,
+    },
+    /// Clean members on the origin have room for so many of the messages that wait for a member of
+    /// the shared subscription.
+    Draw {
+        filter: Box<str>,
+        max: u32,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -246,7 +270,7 @@ pub enum Effect {
     /// `online` that are connected to it.
     Deliver { message: Arc<Message>, online: Vec<AtQos0> },
     /// A clean member of a shared group on `node` was picked for a logged message.
-    DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message> },
+    DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message>, moves: u8 },
     /// The owner (`node`, `epoch`) begins to send a subscription of `client` its retained messages
     /// at QoS 0, which are not queued; `None`: it ends what it has begun.
     Replay {

@@ -73,6 +73,18 @@ pub const RESERVED_MAX: usize = PACKET_IDS as usize - 1;
 /// message may be larger.
 pub const BRING_BYTES: usize = 1 << 20;
 
+/// How many messages beyond its Receive Maximum a session may have incomplete and still be given
+/// those of shared subscriptions: what its owner sends while acknowledgements are on their way
+/// through the log. More would wait in one member's queue while another is free.
+pub const SHARED_AHEAD: usize = 64;
+
+/// Messages that wait for a member of one shared subscription and are handed out by one command.
+pub const HANDED_OUT_MAX: usize = 1024;
+
+/// How many members of a shared subscription may refuse a message, where it then goes to another
+/// one. Then it is discarded: it would go round for ever.
+pub const MOVES_MAX: u8 = 8;
+
 /// Expired retained messages that one `Tick` removes at most.
 pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;
 

@@ -15,6 +15,7 @@ use super::shared::Shared;
 use super::subscribers::SubscriberIndex;
 use super::wall::WallClocks;
 use super::{Command, Effect, Epoch, Incarnation, LogIndex, NodeId, Outcome, Pack, PackError};
+use crate::sharing::{Draw, Sharing};
 use crate::topic::split_shared;
 
 /// Bits of an incarnation that count the commands of one log entry.
@@ -40,6 +41,11 @@ pub struct State {
     pub(super) parts: BTreeMap<LifeId, Vec<Bytes>>,
     /// What the origin of the pack being applied may make the cluster keep.
     pub(super) allowed: NodeLimits,
+    /// How it divides the messages of shared subscriptions.
+    pub(super) sharing: Sharing,
+    pub(super) origin: NodeId,
+    /// Of the command being applied.
+    pub(super) draw: Draw,
     /// This node's queued messages.
     pub(super) stock: Arc<Stock>,
 }
@@ -90,6 +96,8 @@ impl State {
         let Some(life) = life else { return Ok(None) };
         self.nodes.advance(pack.origin);
         self.allowed = self.nodes.limits(pack.origin);
+        self.sharing = self.nodes.sharing(pack.origin);
+        self.origin = pack.origin;
         let outcomes = pack.commands.iter().enumerate().map(|(position, command)| {
             let cause = Cause { index, term, position, life };
             // A pack may end its own origin's life; what follows is then void.
@@ -159,6 +167,7 @@ impl State {
     }
 
     fn command(&mut self, cause: Cause, command: &Command, effects: &mut Vec<Effect>) -> Outcome {
+        self.draw = Draw::of_command(cause.index, cause.position);
         match command {
             // The pack filter has opened the epoch, and put parts together; anywhere else they mean
             // nothing.
@@ -229,6 +238,18 @@ impl State {
                 }
                 Outcome::Ok
             }
+            Command::SharedMembers { filter, members } => {
+                self.shared.count_members(filter, cause.life, *members);
+                Outcome::Ok
+            }
+            Command::Redeliver { filter, message, moves } => {
+                self.redeliver(filter, message, *moves, effects);
+                Outcome::Ok
+            }
+            Command::Draw { filter, max } => {
+                self.draw_waiting(filter, *max, effects);
+                Outcome::Ok
+            }
         }
     }
 
@@ -243,7 +264,8 @@ impl State {
         if self.routes.add(filter, life) {
             self.nodes.route_added(life);
             if split_shared(filter).is_some() {
-                self.shared.add_node(filter, life);
+                let node = self.nodes.life(life).map_or(0, |l| l.node);
+                self.shared.add_node(filter, life, node);
             }
         }
     }

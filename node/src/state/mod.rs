@@ -10,6 +10,7 @@
 //! ├ ownership  claims, releases, wills, expiry ──► sessions ──► session ──► queue
 //! ├ subscribe  subscriptions of persistent sessions ──► subscribers, shared
 //! ├ publish    who queues a logged message, whom to wake
+//! ├ divide     which member of a shared subscription gets it, and what waits for one
 //! └ retained   one message per topic
 //! query        what the nodes ask under a reader's lock
 //! codec        packs as bytes;  snapshot: the state as bytes;  cow: how it is frozen
@@ -21,6 +22,7 @@
 mod codec;
 mod command;
 mod cow;
+mod divide;
 mod features;
 pub mod limits;
 mod line;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::NodeLimits;
 use super::{Command, Epoch, NodeId, NodeInfo, Pack};
+use crate::sharing::Sharing;
 
 /// Short name of one life (node, epoch) of a node; reused only when nothing refers to it.
 pub(super) type LifeId = u32;
@@ -93,6 +94,11 @@ impl Nodes {
     /// The lives that are up, by node id.
     pub(super) fn up_lives(&self) -> impl Iterator<Item = (NodeId, LifeId)> {
         self.nodes.iter().filter_map(|(id, n)| Some((*id, n.life?)))
+    }
+
+    /// How the node's newest life divides the messages of shared subscriptions.
+    pub(super) fn sharing(&self, node: NodeId) -> Sharing {
+        self.nodes.get(&node).map_or_else(Sharing::default, |n| n.info.sharing.clone())
     }
 
     /// Notes that the origin's next pack was taken.

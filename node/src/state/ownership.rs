@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::machine::{Cause, State};
-use super::queue::Queue;
+use super::nodes::LifeId;
 use super::session::{NEVER, Session};
 use super::sessions::{Claimed, CleanClaim};
 use super::subscribers::Sub;
@@ -21,7 +21,7 @@ impl State {
         let will = claim.will.clone().map(Arc::new);
         self.nodes.claim_added(cause.life);
         let (clock_ms, queue_limits) = (self.clock_ms, self.allowed.queue);
-        let resumed = self.sessions.update(client, |session| {
+        let resumed = self.update_owner(client, |session| {
             session.incarnation = incarnation;
             session.queue.claimed();
             own(session, cause, claim, will.clone());
@@ -30,6 +30,7 @@ impl State {
             session.is_hungry(&queue_limits)
         });
         if let Some(is_hungry) = resumed {
+            self.hand_out_to(client, effects);
             if is_hungry {
                 self.refill(client, effects);
             }
@@ -69,7 +70,7 @@ impl State {
         }
         // The session goes on: a will with a delay is not sent any more [MQTT-3.1.3-9]; one
         // without has been due since the old connection was closed.
-        let will = self.sessions.update(client, |session| {
+        let will = self.update_owner(client, |session| {
             session.owner = None;
             (session.expires_at_ms, session.will_at_ms) = (NEVER, NEVER);
             session.will.take()
@@ -106,7 +107,7 @@ impl State {
             return Outcome::Ok;
         }
         let clock_ms = self.clock_ms;
-        self.sessions.update(client, |session| {
+        self.update_owner(client, |session| {
             if let Some(expiry_s) = expiry_s {
                 session.expiry_s = expiry_s;
             }
@@ -119,8 +120,20 @@ impl State {
             session.disown(clock_ms);
         });
         self.nodes.claim_removed(owner);
+        self.give_back(client, effects);
         self.expire(client, effects);
         Outcome::Ok
+    }
+
+    /// Changes a session's owner, and tells the shared subscriptions that it has.
+    fn update_owner<R>(&mut self, client: &str, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        let result = self.sessions.update(client, change)?;
+        if let Some(session) = self.sessions.session(client) {
+            for filter in session.shared_filters() {
+                self.shared.own(filter, client, session.owner);
+            }
+        }
+        Some(result)
     }
 
     /// Does what is due for the client: its owner's life may be over, its will or its session's
@@ -144,8 +157,9 @@ impl State {
             return;
         }
         let down_at_ms = self.nodes.life(owner).and_then(|l| l.down_at_ms).unwrap_or(self.clock_ms);
-        self.sessions.update(client, |session| session.disown(down_at_ms));
+        self.update_owner(client, |session| session.disown(down_at_ms));
         self.nodes.claim_removed(owner);
+        self.give_back(client, effects);
         self.expire(client, effects);
     }
 
@@ -180,7 +194,8 @@ impl State {
                 }
                 let will = session.will.clone();
                 if session.queue.has_reassignable() {
-                    self.reassign(Arc::unwrap_or_clone(session).queue, effects);
+                    let entries = Arc::unwrap_or_clone(session).queue.into_reassignable().collect();
+                    self.wait_again(entries, effects);
                 }
                 will
             }
@@ -191,9 +206,9 @@ impl State {
     }
 
     /// Enters a subscription into the index it belongs to.
-    pub(super) fn link(&mut self, filter: &str, client: &Arc<str>, sub: Sub) {
+    pub(super) fn link(&mut self, filter: &str, client: &Arc<str>, sub: Sub, owner: Option<LifeId>) {
         match split_shared(filter) {
-            Some(_) => self.shared.join(filter, client, sub),
+            Some(_) => self.shared.join(filter, client, sub, owner),
             None => self.subscribers.insert(filter, client, sub),
         }
     }
@@ -202,15 +217,6 @@ impl State {
         match split_shared(filter) {
             Some(_) => self.shared.leave(filter, client),
             None => self.subscribers.remove(filter, client),
-        }
-    }
-
-    /// Shared deliveries of a session that ended go to other members [MQTT-4.8.2-5].
-    fn reassign(&mut self, queue: Queue, effects: &mut Vec<Effect>) {
-        for entry in queue.into_reassignable() {
-            if let (Some(group), Some(message)) = (entry.group(), entry.parcel.here()) {
-                self.deliver_to_group(group, &message, effects);
-            }
         }
     }
 

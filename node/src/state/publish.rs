@@ -6,18 +6,9 @@ use std::sync::Arc;
 use super::machine::State;
 use super::parcel::Parcel;
 use super::queue::{Entry, Extra};
-use super::shared::Group;
 use super::subscribers::Hit;
-use super::{AtQos0, Effect, Incarnation, NodeId, Outcome};
+use super::{AtQos0, Effect, Incarnation, Outcome};
 use crate::mqtt::{Message, QoS};
-
-/// Whom a shared subscription's turn falls on.
-enum Pick {
-    /// A persistent member queues the message.
-    Queue { client: Arc<str>, qos: QoS, retain: bool, id: u32 },
-    /// A node whose members take it without the log.
-    Node(NodeId),
-}
 
 /// Whom a message reached.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,9 +16,9 @@ pub(super) struct Reach {
     /// Sessions that queued it.
     pub queued: u32,
     /// Sessions whose queue is full.
-    refused: u32,
+    pub refused: u32,
     /// It goes to others, without a queue.
-    elsewhere: bool,
+    pub elsewhere: bool,
 }
 
 impl Reach {
@@ -115,7 +106,7 @@ impl State {
             let Some(session) = sessions.session_mut(hit.client) else { continue };
             let retain = message.retain && hit.retain_as_published;
             session.queue_retained_of(message, retained, hit.client, stock, limits, *clock_ms);
-            let extra = Extra { ids: hit.ids, group: None };
+            let extra = Extra { ids: hit.ids, ..Extra::default() };
             let parcel = parcel.get_or_init(|| Parcel::new(Arc::clone(message), stock));
             let entry = Entry::new(Arc::clone(parcel), qos, retain, extra);
             if !session.queue.push(entry, limits, *clock_ms) {
@@ -145,74 +136,6 @@ impl State {
             let incarnation = session.incarnation;
             if let Some(client) = sessions.key(client) {
                 effects.push(Effect::Wake { client: Arc::clone(client), node, epoch, incarnation });
-            }
-        }
-    }
-
-    /// Gives the message to one member of the group.
-    pub(super) fn deliver_to_group(
-        &mut self,
-        full: &Arc<str>,
-        message: &Arc<Message>,
-        effects: &mut Vec<Effect>,
-    ) -> Reach {
-        let Some((pick, slots, slot)) = self.pick(full, message) else { return Reach::default() };
-        self.shared.set_turn(full, (slot + 1) % slots);
-        match pick {
-            Pick::Node(node) => {
-                let (filter, message) = (full.as_ref().into(), Arc::clone(message));
-                effects.push(Effect::DeliverShared { node, filter, message });
-                Reach { elsewhere: true, ..Reach::default() }
-            }
-            Pick::Queue { client, qos, retain, id } => {
-                let ids = std::iter::once(id).filter(|id| *id != 0).collect();
-                let extra = Extra { ids, group: Some(Arc::clone(full)) };
-                // Should the session end, it is another's, and `apply` has to know whose.
-                let parcel = Parcel::staying(Arc::clone(message), &self.stock);
-                let entry = Entry::new(parcel, qos, retain, extra);
-                let Self { sessions, retained, clock_ms, allowed, stock, .. } = self;
-                let Some(session) = sessions.session_mut(&client) else { return Reach::default() };
-                session.queue_retained_of(message, retained, &client, stock, &allowed.queue, *clock_ms);
-                if !session.queue.push(entry, &allowed.queue, *clock_ms) {
-                    return Reach { refused: 1, ..Reach::default() };
-                }
-                self.wake(&client, effects);
-                Reach { queued: 1, ..Reach::default() }
-            }
-        }
-    }
-
-    /// Whoever is online and next in turn; if nobody is online, the persistent member that is
-    /// next. With the number of slots, and the slot picked.
-    fn pick(&self, full: &str, message: &Message) -> Option<(Pick, usize, usize)> {
-        let group = self.shared.get(full)?;
-        let slots = group.members.len() + group.nodes.len();
-        let turn = self.shared.turn(full);
-        let mut offline = None;
-        for slot in (0..slots).map(|i| (turn + i) % slots) {
-            match self.candidate(group, slot, message) {
-                Some((pick, true)) => return Some((pick, slots, slot)),
-                Some((pick, false)) if offline.is_none() => offline = Some((pick, slots, slot)),
-                _ => {}
-            }
-        }
-        offline
-    }
-
-    /// Who takes the message at this slot, and whether it is online. `None`: nobody.
-    fn candidate(&self, group: &Group, slot: usize, message: &Message) -> Option<(Pick, bool)> {
-        let Some((client, sub)) = group.members.get(slot) else {
-            let life = *group.nodes.get(slot - group.members.len())?;
-            return self.nodes.up(life).map(|(node, _)| (Pick::Node(node), true));
-        };
-        let owner = self.sessions.session(client)?.owner.and_then(|o| self.nodes.up(o));
-        match sub.options.qos.min(message.qos) {
-            // Without a place in the queue, it takes an owner to deliver it.
-            QoS::AtMostOnce => owner.map(|(node, _)| (Pick::Node(node), true)),
-            qos => {
-                let retain = message.retain && sub.options.retain_as_published;
-                let pick = Pick::Queue { client: Arc::clone(client), qos, retain, id: sub.id };
-                Some((pick, owner.is_some()))
             }
         }
     }

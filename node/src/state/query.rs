@@ -37,8 +37,8 @@ pub struct PublishMatch {
 pub struct SharedMatch {
     /// The whole filter, `$share/group/…`.
     pub filter: Arc<str>,
-    /// Live nodes with an online member, each once.
-    pub nodes: SmallVec<[NodeId; 8]>,
+    /// Live nodes with a connected member, each once, and how many they have.
+    pub nodes: SmallVec<[(NodeId, u32); 8]>,
 }
 
 /// What a [`super::Command::Sweep`] should name.
@@ -96,6 +96,8 @@ pub struct Counts {
     pub retained_refused: u64,
     /// Filters with a clean subscriber anywhere.
     pub routes: usize,
+    /// Messages that wait for a member of a shared subscription.
+    pub shared_waiting: usize,
 }
 
 impl State {
@@ -204,7 +206,7 @@ impl State {
             if logged && group.is_durable() {
                 out.must_log = true;
             } else if !out.must_log {
-                let nodes = self.online_nodes(group);
+                let nodes = self.online_nodes(group, qos);
                 if !nodes.is_empty() {
                     out.shared.push(SharedMatch { filter: Arc::clone(&group.full), nodes });
                 }
@@ -222,23 +224,44 @@ impl State {
         online.iter().for_each(|node| add(&mut out.nodes, *node));
     }
 
-    fn online_nodes(&self, group: &Group) -> SmallVec<[NodeId; 8]> {
-        let mut nodes = SmallVec::new();
-        for (node, _) in group.nodes.iter().filter_map(|l| self.nodes.up(*l)) {
-            add(&mut nodes, node);
-        }
-        if !group.members.is_empty() {
-            let live = self.nodes.live().count();
-            for (client, _) in &group.members {
-                if nodes.len() >= live {
-                    break;
-                }
-                if let Some((node, ..)) = self.owner(client) {
-                    add(&mut nodes, node);
-                }
+    /// Nodes with connected members, and how many they have: of the clean ones as many as the node
+    /// has said, of the persistent ones those that do not queue what is published at `qos`.
+    fn online_nodes(&self, group: &Group, qos: QoS) -> SmallVec<[(NodeId, u32); 8]> {
+        let clean = group.lives();
+        let persistent = group.members().iter().filter(|m| m.sub.options.qos.min(qos) == QoS::AtMostOnce);
+        let persistent = persistent.filter_map(|m| Some((m.owner?, 1)));
+        let mut nodes: SmallVec<[(NodeId, u32); 8]> = SmallVec::new();
+        for (life, members) in clean.chain(persistent) {
+            let Some((node, _)) = self.nodes.up(life) else { continue };
+            match nodes.iter_mut().find(|(n, _)| *n == node) {
+                Some((_, so_far)) => *so_far = so_far.saturating_add(members),
+                None => nodes.push((node, members)),
             }
         }
         nodes
+    }
+
+    /// Nodes with connected members of a shared subscription that could take a message of `qos`
+    /// without the log, by id.
+    pub fn shared_nodes(&self, filter: &str, qos: QoS) -> SmallVec<[NodeId; 8]> {
+        let found = self.shared.get(filter).map(|group| self.online_nodes(group, qos));
+        let mut nodes: SmallVec<[NodeId; 8]> = found.into_iter().flatten().map(|(node, _)| node).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// Whether a persistent member of the shared subscription wants QoS 1 or 2.
+    pub fn is_shared_durably(&self, filter: &str) -> bool {
+        self.shared.get(filter).is_some_and(Group::is_durable)
+    }
+
+    /// Shared subscriptions with messages that wait for a member, and how many; up to `max`.
+    pub fn waiting_shared(&self, max: usize) -> Vec<(Arc<str>, usize)> {
+        let backlogs = self.shared.backlogs();
+        if backlogs.len() == 0 {
+            return Vec::new();
+        }
+        backlogs.sorted().take(max).map(|(full, queue)| (Arc::clone(full), queue.len())).collect()
     }
 
     /// Live nodes with a clean subscriber of exactly this filter, shared ones included.
@@ -276,9 +299,10 @@ impl State {
         mut f: impl FnMut(&Arc<str>, u32, bool),
     ) {
         let Some(group) = self.shared.get(filter) else { return };
-        for (client, sub) in &group.members {
-            if sub.options.qos.min(qos) == QoS::AtMostOnce && self.is_on(client, node) {
-                f(client, sub.id, sub.options.retain_as_published);
+        for member in group.members() {
+            let (sub, owner) = (member.sub, member.owner.and_then(|owner| self.nodes.up(owner)));
+            if sub.options.qos.min(qos) == QoS::AtMostOnce && owner.is_some_and(|(n, _)| n == node) {
+                f(&member.client, sub.id, sub.options.retain_as_published);
             }
         }
     }
@@ -354,6 +378,7 @@ impl State {
             retained_bytes: self.retained.bytes(),
             retained_refused: self.retained.refused(),
             routes: self.routes.len(),
+            shared_waiting: self.waiting_shared(usize::MAX).iter().map(|(_, waiting)| waiting).sum(),
         }
     }
 

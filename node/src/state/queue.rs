@@ -10,7 +10,7 @@ use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, REPLAY_BELOW, REPLAY_B
 use super::line::Line;
 use super::parcel::Parcel;
 use super::{DeliveryStep, QueueSeq, Stored};
-use crate::mqtt::QoS;
+use crate::mqtt::{Message, QoS};
 
 /// One delivery.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Extra {
     pub ids: SmallVec<[u32; 4]>,
     /// The shared filter whose turn it was.
     pub group: Option<Arc<str>>,
+    /// How many members of it refused the message.
+    pub moves: u8,
 }
 
 impl Entry {
@@ -39,12 +41,16 @@ impl Entry {
         Self { parcel, extra, qos, retain, received: false }
     }
 
-    fn is_expired(&self, clock_ms: u64) -> bool {
+    pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
         self.parcel.is_expired(clock_ms)
     }
 
     pub(super) fn group(&self) -> Option<&Arc<str>> {
         self.extra.as_ref()?.group.as_ref()
+    }
+
+    pub(super) fn moves(&self) -> u8 {
+        self.extra.as_ref().map_or(0, |extra| extra.moves)
     }
 }
 
@@ -208,18 +214,22 @@ impl Queue {
         self.next = self.next.min(upto.max(free));
     }
 
-    /// Records an acknowledgement. Positions that are over, or never were reserved, are ignored.
-    pub(super) fn progress(&mut self, seq: QueueSeq, step: DeliveryStep) {
+    /// Records an acknowledgement, and returns the delivery if it is over by that. Positions that
+    /// are over, or never were reserved, are ignored.
+    pub(super) fn progress(&mut self, seq: QueueSeq, step: DeliveryStep) -> Option<Entry> {
         match step {
             DeliveryStep::Received => {
                 if let Some(entry) = self.window.get_mut(&seq) {
                     entry.received = entry.qos == QoS::ExactlyOnce;
                 }
+                None
             }
-            DeliveryStep::Done => {
-                if let Some(entry) = self.window.remove(&seq) {
+            DeliveryStep::Done | DeliveryStep::Refused => {
+                let over = self.window.remove(&seq);
+                if let Some(entry) = &over {
                     self.bytes -= entry.parcel.size_bytes();
                 }
+                over
             }
         }
     }
@@ -280,6 +290,37 @@ impl Queue {
     /// Whether anything in it came through a shared subscription.
     pub(super) fn has_reassignable(&self) -> bool {
         self.window.values().chain(self.waiting.iter()).any(|e| e.group().is_some())
+    }
+
+    /// Takes out what came through shared subscriptions and was never sent, oldest first: other
+    /// members may have it at once.
+    pub(super) fn take_waiting_shared(&mut self) -> Vec<Entry> {
+        if self.waiting.iter().all(|entry| entry.group().is_none()) {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (shared, own): (Vec<_>, Vec<_>) = waiting.partition(|entry| entry.group().is_some());
+        self.waiting = own.into_iter().collect();
+        self.bytes -= shared.iter().map(|entry| entry.parcel.size_bytes()).sum::<usize>();
+        shared
+    }
+
+    /// Whether the message could be appended without dropping or refusing one.
+    pub(super) fn has_room(&self, message: &Message, limits: &QueueLimits) -> bool {
+        self.len() == 0 || !limits.are_exceeded_by(self.len() + 1, self.bytes + message.size_bytes())
+    }
+
+    /// Takes the first of what waits.
+    pub(super) fn take_first(&mut self) -> Option<Entry> {
+        let entry = self.waiting.pop_front()?;
+        self.bytes -= entry.parcel.size_bytes();
+        Some(entry)
+    }
+
+    /// Puts it in front of what waits, whatever the limits: it has been here before.
+    pub(super) fn put_first(&mut self, entry: Entry) {
+        self.bytes += entry.parcel.size_bytes();
+        self.waiting.push_front(entry);
     }
 
     /// For snapshots: the window, then what waits.

@@ -1,11 +1,12 @@
 //! One persistent session.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{QueueLimits, RESERVE_AHEAD, RESERVED_MAX};
+use super::limits::{QueueLimits, RESERVE_AHEAD, RESERVED_MAX, SHARED_AHEAD};
 use super::nodes::LifeId;
 use super::parcel::{Parcel, Stock};
 use super::queue::{Entry, Extra, Queue};
@@ -152,6 +153,18 @@ impl Session {
         });
     }
 
+    /// Whether the client has room for a message of a shared subscription that any member may get.
+    pub(super) fn has_credit(&self) -> bool {
+        self.queue.len() < usize::from(self.receive_maximum) + SHARED_AHEAD
+    }
+
+    /// The filters of its shared subscriptions.
+    pub(super) fn shared_filters(&self) -> impl Iterator<Item = &str> {
+        // '0' follows '/'.
+        let bounds = (Bound::Included("$share/"), Bound::Excluded("$share0"));
+        self.subs.range::<str, _>(bounds).map(|(filter, _)| &**filter)
+    }
+
     /// How many deliveries may have a position: the client's own window and some beyond it.
     pub(super) fn reserved_max(&self) -> usize {
         (usize::from(self.receive_maximum) + RESERVE_AHEAD).min(RESERVED_MAX)
@@ -161,7 +174,7 @@ impl Session {
 fn entry(replayed: Replayed<'_>, stock: &Arc<Stock>) -> Entry {
     let ids = std::iter::once(replayed.subscription_id).filter(|id| *id != 0).collect();
     let parcel = Parcel::new(Arc::clone(replayed.message), stock);
-    Entry::new(parcel, replayed.qos, true, Extra { ids, group: None })
+    Entry::new(parcel, replayed.qos, true, Extra { ids, ..Extra::default() })
 }
 
 /// `at_ms` plus an expiry interval in seconds.

@@ -38,10 +38,12 @@ impl State {
             .collect();
         let mut visits = REPLAY_VISITS_MAX;
         for (subscription, added) in subscriptions.iter().zip(&added).filter(|(_, a)| **a != Added::Refused) {
-            self.link(&subscription.filter, &key, sub_of(subscription));
+            let owner = self.sessions.session(client).and_then(|session| session.owner);
+            self.link(&subscription.filter, &key, sub_of(subscription), owner);
             self.begin_replay(&key, subscription, *added == Added::New, effects);
             self.queue_retained(&key, &mut visits);
         }
+        self.hand_out_to(client, effects);
         self.wake(client, effects);
         self.ask_for_replay(client, effects);
         Outcome::Subscribed { added }
@@ -152,10 +154,17 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Outcome {
         let Some(session) = self.sessions.current_mut(client, incarnation) else { return Outcome::Stale };
+        let mut refused = Vec::new();
         for (seq, step) in steps {
-            session.queue.progress(*seq, *step);
+            let over = session.queue.progress(*seq, *step);
+            refused.extend(over.filter(|_| *step == DeliveryStep::Refused));
         }
-        if session.replaying.is_some() {
+        let replays = session.replaying.is_some();
+        for entry in refused {
+            self.move_on(entry, client, effects);
+        }
+        self.hand_out_to(client, effects);
+        if replays {
             self.refill(client, effects);
         } else {
             self.wake(client, effects);

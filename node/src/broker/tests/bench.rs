@@ -21,6 +21,7 @@ use crate::peer::testing::{Network, Proxy};
 use crate::raft::{Abandoned, Applied, Done, Propose, Replica};
 use crate::session::testing::{MemoryLink, encoded, packets};
 use crate::session::{Conn, Context, Flow, Inbound, Limits, turn};
+use crate::sharing::Sharing;
 use crate::state::{At, NodeInfo, NodeStatus, Outcome, Pack, State};
 
 /// The term of everything, unless a test says otherwise.
@@ -118,6 +119,7 @@ impl Bench {
             lapse: LapseRules { patience_ms: 0, ..LapseRules::default() },
             disk_is_short: Box::new(|| false),
             runtime: tokio::runtime::Handle::current(),
+            sharing: Sharing::default(),
             rebirth: Box::new(move || {
                 count.fetch_add(1, Ordering::Relaxed);
             }),

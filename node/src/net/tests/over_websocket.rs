@@ -288,7 +288,7 @@ fn a_client_that_is_behind_gets_everything_and_a_close_frame() {
         let publication = publication("t", &[b'x'; 100_000], QoS::AtMostOnce, 0);
         let qos = QoS::AtMostOnce;
         let delivery =
-            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], group: 0 };
+            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], share: None };
         assert_eq!(conn.deliver(&delivery, &OnceCell::new(), 0), Delivered::Sent);
     }
     websocket.send(Message::binary(vec![0xC0, 0])).expect("reads");

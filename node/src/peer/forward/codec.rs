@@ -1,7 +1,7 @@
 //! The compact encoding of frames inside a batch.
 //!
 //! ```text
-//! flags | barrier? | expires_at_ms? | topic | publisher | share? | properties? | payload
+//! flags | barrier? | expires_at_ms? | topic | publisher | (share, moves, hops)? | properties? | payload
 //! ```
 //! `flags`: bits 0-1 QoS, 2 retain, 3 barrier present, 4 share present, 5 expiry present,
 //! 6 properties present, 7 zero. Numbers are LEB128; texts and bytes have their length before
@@ -9,7 +9,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::Frame;
+use super::{Frame, Share};
 use crate::mqtt::{Publication, QoS};
 
 const QOS: u8 = 0b11;
@@ -36,7 +36,7 @@ pub(crate) fn encoded_len(frame: &Frame<'_>) -> usize {
         len += varint_len(p.expires_at_ms);
     }
     if let Some(share) = frame.share {
-        len += text_len(share.len());
+        len += text_len(share.filter.len()) + 2;
     }
     if !p.properties.is_empty() {
         len += text_len(p.properties.len());
@@ -68,7 +68,9 @@ pub(crate) fn encode(frame: &Frame<'_>, to: &mut BytesMut) {
     put_bytes(to, p.topic.as_bytes());
     put_bytes(to, p.publisher.as_bytes());
     if let Some(share) = frame.share {
-        put_bytes(to, share.as_bytes());
+        put_bytes(to, share.filter.as_bytes());
+        to.put_u8(share.moves);
+        to.put_u8(share.hops);
     }
     if !p.properties.is_empty() {
         put_bytes(to, p.properties);
@@ -96,7 +98,7 @@ pub(crate) fn decode<'a>(from: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malfo
     let expires_at_ms = if flags & EXPIRES != 0 { take_varint(from)? } else { 0 };
     let topic = take_text(from)?;
     let publisher = take_text(from)?;
-    let share = if flags & SHARE != 0 { Some(take_text(from)?) } else { None };
+    let share = if flags & SHARE != 0 { Some(take_share(from)?) } else { None };
     let properties = if flags & PROPERTIES != 0 { take_bytes(from)? } else { &[] };
     let payload = take_bytes(from)?;
     let retain = flags & RETAIN != 0;
@@ -149,6 +151,13 @@ fn take_bytes<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     Ok(bytes)
 }
 
+fn take_share<'a>(from: &mut &'a [u8]) -> Result<Share<'a>, Malformed> {
+    let filter = take_text(from)?;
+    let (&[moves, hops], rest) = from.split_first_chunk().ok_or(Malformed)?;
+    *from = rest;
+    Ok(Share { filter, moves, hops })
+}
+
 fn take_text<'a>(from: &mut &'a [u8]) -> Result<&'a str, Malformed> {
     std::str::from_utf8(take_bytes(from)?).map_err(|_| Malformed)
 }
@@ -170,14 +179,15 @@ mod tests {
             retain: bool,
             expires_at_ms: u64,
             barrier in prop_oneof![Just(0u64), any::<u64>()],
-            share in proptest::option::of("[a-z/$]{0,20}"),
+            share in proptest::option::of(("[a-z/$]{0,20}", any::<u8>(), any::<u8>())),
         ) {
             let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][qos as usize];
             let publication = Publication {
                 topic: &topic, payload: &payload, properties: &properties, qos, retain, expires_at_ms,
                 publisher: &publisher,
             };
-            let frame = Frame { publication, barrier, share: share.as_deref() };
+            let share = share.as_ref().map(|(filter, moves, hops)| Share { filter, moves: *moves, hops: *hops });
+            let frame = Frame { publication, barrier, share };
             let mut bytes = BytesMut::new();
             encode(&frame, &mut bytes);
             prop_assert_eq!(bytes.len(), encoded_len(&frame));
@@ -188,7 +198,7 @@ mod tests {
                 let back = decode(&mut from).unwrap().unwrap();
                 prop_assert_eq!(back.publication.to_message(), publication.to_message());
                 prop_assert_eq!(back.barrier, barrier);
-                prop_assert_eq!(back.share, share.as_deref());
+                prop_assert_eq!(back.share, share);
             }
             prop_assert!(decode(&mut from).unwrap().is_none());
 

@@ -28,9 +28,26 @@ pub struct Frame<'a> {
     /// the lane until then; 0: at once. Keeps a publisher's order when it changes from logged
     /// to unlogged publishes.
     pub barrier: LogIndex,
-    /// The `$share/group/filter` of which the receiver picks one local member; `None`: every
-    /// local subscriber that matches.
-    pub share: Option<&'a str>,
+    /// The shared subscription of which the receiver picks one local member; `None`: every local
+    /// subscriber that matches.
+    pub share: Option<Share<'a>>,
+}
+
+/// One member of a shared subscription is to get a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share<'a> {
+    /// `$share/group/filter`.
+    pub filter: &'a str,
+    /// How many members have refused it.
+    pub moves: u8,
+    /// How many nodes have passed it on, because no member there could take it.
+    pub hops: u8,
+}
+
+impl<'a> Share<'a> {
+    pub fn new(filter: &'a str) -> Self {
+        Self { filter, moves: 0, hops: 0 }
+    }
 }
 
 impl Frame<'static> {
@@ -47,7 +64,7 @@ impl Frame<'static> {
             publisher: "",
         },
         barrier: 0,
-        share: Some(""),
+        share: Some(Share { filter: "", moves: 0, hops: 0 }),
     };
 }
 
@@ -95,7 +112,7 @@ pub enum SendError {
 pub trait Sink: Send + Sync + 'static {
     /// Hands a publish over to the local subscribers' queues: `share` names the group whose
     /// member to pick, `None` means all that match. In the order of the lane. Must not block.
-    fn deliver(&self, from: NodeId, lane: u16, publication: &Publication<'_>, share: Option<&str>);
+    fn deliver(&self, from: NodeId, lane: u16, publication: &Publication<'_>, share: Option<Share<'_>>);
     /// After each batch, on the thread that delivered it: what was appended to outboxes is written.
     fn flush(&self);
 }

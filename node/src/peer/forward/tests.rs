@@ -34,13 +34,13 @@ impl Default for Recorder {
 }
 
 impl Sink for Recorder {
-    fn deliver(&self, from: NodeId, lane: u16, publication: &Publication<'_>, share: Option<&str>) {
+    fn deliver(&self, from: NodeId, lane: u16, publication: &Publication<'_>, share: Option<Share<'_>>) {
         self.got.lock().push(Got {
             from,
             lane,
             topic: publication.topic.to_owned(),
             payload: publication.payload.to_owned(),
-            share: share.map(str::to_owned),
+            share: share.map(|share| share.filter.to_owned()),
         });
     }
 
@@ -239,7 +239,7 @@ async fn everything_about_a_frame_arrives() {
     let frame = Frame {
         publication: publication(&payload, QoS::ExactlyOnce),
         barrier: 0,
-        share: Some("$share/g/a/+"),
+        share: Some(Share::new("$share/g/a/+")),
     };
     cluster.node(A).forwarder.send(B, 5, frame, Waiting::Nobody).unwrap();
     cluster.node(B).sink.count(1).await;

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use crate::mqtt::{Connect, Packet, QoS, ReasonCode, Version, decode_from_server, encode};
 use crate::session::testing::{Harness, encoded, publication, stored};
-use crate::session::{Delivered, Delivery, Flow, Limits, Metric};
+use crate::session::{Delivered, Delivery, Flow, Limits, Metric, Share};
 use crate::state::Stored;
 
 enum Ack {
@@ -227,14 +227,56 @@ fn what_a_member_of_a_group_has_not_acknowledged_can_be_taken_back() {
     for (i, qos) in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce].into_iter().enumerate() {
         let payload = [b'a' + i as u8];
         let publication = publication("t", &payload, qos, 0);
-        let delivery =
-            Delivery { publication: &publication, qos, retain: false, subscription_ids: &[], group: 4 };
+        let delivery = Delivery {
+            publication: &publication,
+            qos,
+            retain: false,
+            subscription_ids: &[],
+            share: Some(Share { group: 4, moves: 0 }),
+        };
         h.conn.deliver(&delivery, &OnceCell::new(), 0);
     }
     ack(&mut h, Ack::Rec, 2, OK); // It has that one.
     let back: Vec<_> = h.conn.take_unacknowledged();
-    let payloads: Vec<_> = back.iter().map(|u| (u.group, &*u.message.payload)).collect();
+    let payloads: Vec<_> = back.iter().map(|u| (u.share.group, &*u.message.payload)).collect();
     assert_eq!(payloads, [(4, &b"a"[..]), (4, &b"c"[..])]);
+}
+
+fn member_delivery<'a>(publication: &'a crate::mqtt::Publication<'a>) -> Delivery<'a> {
+    let share = Some(Share { group: 4, moves: 1 });
+    Delivery { publication, qos: publication.qos, retain: false, subscription_ids: &[], share }
+}
+
+#[test]
+fn what_a_member_of_a_group_refuses_is_reported_once() {
+    let mut h = with_window(3, Limits::default());
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce] {
+        let publication = publication("t", b"x", qos, 0);
+        h.conn.deliver(&member_delivery(&publication), &OnceCell::new(), 0);
+    }
+    h.service.take_calls();
+    ack(&mut h, Ack::Pub, 1, ReasonCode::ImplementationSpecificError);
+    ack(&mut h, Ack::Rec, 2, ReasonCode::ImplementationSpecificError);
+    ack(&mut h, Ack::Pub, 3, OK);
+    assert_eq!(h.service.take_calls(), ["refused x", "refused x"]);
+    assert!(h.conn.take_unacknowledged().is_empty());
+}
+
+#[test]
+fn an_offer_that_is_not_taken_is_not_counted_and_room_is_what_can_be_sent() {
+    let mut h = with_window(1, Limits { queue_max: 1, ..Limits::default() });
+    let publication = publication("t", b"x", QoS::AtLeastOnce, 0);
+    let offer = |h: &Harness| h.conn.offer(&member_delivery(&publication), &OnceCell::new(), 0);
+    assert_eq!((h.conn.room(QoS::AtLeastOnce), offer(&h)), (1, Ok(Delivered::Sent)));
+    assert_eq!((h.conn.room(QoS::AtLeastOnce), offer(&h)), (0, Ok(Delivered::Queued)));
+    assert_eq!(offer(&h), Err(Metric::DroppedQueueFull));
+    assert_eq!((h.count(Metric::DroppedQueueFull), h.conn.room(QoS::AtMostOnce)), (0, 1));
+    // What waited was not sent: it may be given to another member whatever its QoS.
+    let sent: Vec<_> = h.conn.take_unacknowledged().iter().map(|u| (u.sent, u.share.moves)).collect();
+    assert_eq!(sent, [(true, 1), (false, 1)]);
+    h.take();
+    ack(&mut h, Ack::Pub, 1, OK);
+    assert_eq!(h.conn.room(QoS::AtLeastOnce), 1);
 }
 
 #[test]
@@ -295,7 +337,7 @@ fn the_life_that_is_left_is_told_in_whole_seconds() {
 fn hand_over(h: &Harness, payload: &[u8], retain: bool) {
     let publication = publication("t", payload, QoS::AtMostOnce, 0);
     let qos = QoS::AtMostOnce;
-    let delivery = Delivery { publication: &publication, qos, retain, subscription_ids: &[], group: 0 };
+    let delivery = Delivery { publication: &publication, qos, retain, subscription_ids: &[], share: None };
     assert_eq!(h.conn.deliver(&delivery, &OnceCell::new(), 0), Delivered::Sent);
 }
 

@@ -175,7 +175,7 @@ fn what_is_newer_on_a_topic_follows_its_retained_message() {
         qos: QoS::AtMostOnce,
         retain: false,
         subscription_ids: &[],
-        group: 0,
+        share: None,
     };
     for expected in [&["t/2999", "t/2999"][..], &["t/2999"]] {
         let mut delivered = h.conn.deliver(&delivery, &OnceCell::new(), 0);

@@ -38,6 +38,8 @@ mod kind {
     pub const TURN: u8 = 7;
     pub const PART: u8 = 8;
     pub const WALL_CLOCKS: u8 = 9;
+    pub const SHARED_MEMBERS: u8 = 10;
+    pub const BACKLOG: u8 = 11;
     pub const END: u8 = 255;
 }
 
@@ -112,4 +114,13 @@ struct EntryItem {
     received: bool,
     ids: Vec<u32>,
     group: Option<Arc<str>>,
+    moves: u8,
+}
+
+/// What waits for a member of a shared subscription.
+#[derive(Serialize, Deserialize)]
+struct BacklogItem {
+    filter: Arc<str>,
+    dropped: u64,
+    waiting: Vec<EntryItem>,
 }

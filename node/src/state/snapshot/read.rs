@@ -15,10 +15,12 @@ use super::super::parcel::{Parcel, Stock};
 use super::super::queue::{Entry, Extra, Queue};
 use super::super::session::Session;
 use super::super::sessions::{Claimed, CleanClaim};
+use super::super::shared::Counts;
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES_MAX,
-    RetainedItem, SessionItem, VERSION, Will, kind,
+    BacklogItem, ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem,
+    RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, Will, kind,
 };
+use crate::sharing::Turn;
 
 impl State {
     /// Reads what [`Frozen::write`] wrote, and nothing beyond. What exceeds the `stock`'s memory
@@ -140,8 +142,25 @@ impl Loader {
                 Ok(rest)
             }
             kind::TURN => {
-                let ((filter, turn), rest): ((Arc<str>, u32), _) = take(bytes)?;
-                self.state.shared.set_turn(&filter, turn as usize);
+                let ((filter, turn), rest): ((Arc<str>, Turn), _) = take(bytes)?;
+                self.state.shared.set_turn(&filter, turn);
+                Ok(rest)
+            }
+            kind::SHARED_MEMBERS => {
+                let ((filter, counts), rest): ((Box<str>, Counts), _) = take(bytes)?;
+                for (life, members) in counts {
+                    self.state.shared.count_members(&filter, life, members);
+                }
+                Ok(rest)
+            }
+            kind::BACKLOG => {
+                let (item, rest): (BacklogItem, _) = take(bytes)?;
+                let mut waiting = Line::default();
+                for entry in item.waiting {
+                    waiting.push_back(self.entry(entry)?);
+                }
+                let queue = Queue::from_parts(0..0, BTreeMap::new(), waiting, item.dropped);
+                self.state.shared.set_backlog(item.filter, queue);
                 Ok(rest)
             }
             kind::PART => {
@@ -188,7 +207,7 @@ impl Loader {
         let claimed = match (session, owner) {
             (Some(item), _) => {
                 for (filter, sub) in &item.subs {
-                    self.state.link(filter, &client, *sub);
+                    self.state.link(filter, &client, *sub, owner);
                 }
                 Claimed::Persistent(Arc::new(self.session(incarnation, owner, will, item)?))
             }
@@ -237,7 +256,7 @@ impl Loader {
                 group
             })
         });
-        let extra = Extra { ids: item.ids.into(), group };
+        let extra = Extra { ids: item.ids.into(), group, moves: item.moves };
         let message = self.message(item.message)?;
         let mut entry = Entry::new(message, item.qos, item.retain, extra);
         entry.received = item.received;

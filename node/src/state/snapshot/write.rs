@@ -13,17 +13,19 @@ use super::super::cow::CowMap;
 use super::super::machine::State;
 use super::super::nodes::{LifeId, Nodes};
 use super::super::parcel::Parcel;
-use super::super::queue::Entry;
+use super::super::queue::{Entry, Queue};
 use super::super::replay::Revision;
 use super::super::retained::Kept;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
+use super::super::shared::Counts;
 use super::super::wall::WallClocks;
 use super::{
-    ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES,
+    BacklogItem, ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem, RECORD_BYTES,
     RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, kind,
 };
+use crate::sharing::Turn;
 
 /// The state as of one moment, unaffected by what is applied afterwards.
 #[derive(Clone, Debug)]
@@ -37,7 +39,9 @@ pub struct Frozen {
     retained: CowMap<Kept>,
     retained_revision: Revision,
     claims: CowMap<Claimed>,
-    turns: CowMap<u32>,
+    turns: CowMap<Turn>,
+    shared_members: CowMap<Counts>,
+    backlogs: CowMap<Arc<Queue>>,
     parts: BTreeMap<LifeId, Vec<Bytes>>,
 }
 
@@ -55,6 +59,8 @@ impl State {
             retained_revision: self.retained.revision(),
             claims: self.sessions.claims().clone(),
             turns: self.shared.turns().clone(),
+            shared_members: self.shared.counts().clone(),
+            backlogs: self.shared.backlogs().clone(),
             parts: self.parts.clone(),
         }
     }
@@ -119,6 +125,9 @@ impl Frozen {
         for (filter, lives) in self.routes.sorted() {
             records.item(kind::ROUTE, &(filter, lives.as_slice()))?;
         }
+        for (filter, counts) in self.shared_members.sorted() {
+            records.item(kind::SHARED_MEMBERS, &(filter, counts))?;
+        }
         let ids = self.write_messages(&mut records)?;
         for (_, Kept { message, revision }) in self.retained.sorted() {
             let item = RetainedItem { message: Arc::clone(message), revision: *revision };
@@ -129,6 +138,11 @@ impl Frozen {
         }
         for (filter, turn) in self.turns.sorted() {
             records.item(kind::TURN, &(filter, *turn))?;
+        }
+        for (filter, queue) in self.backlogs.sorted() {
+            let waiting = queue.parts().1.iter().map(|entry| entry_item(entry, &ids)).collect();
+            let item = BacklogItem { filter: Arc::clone(filter), dropped: queue.dropped(), waiting };
+            records.item(kind::BACKLOG, &item)?;
         }
         for (life, parts) in &self.parts {
             for part in parts {
@@ -161,6 +175,11 @@ impl Frozen {
                 write(&entry.parcel)?;
             }
         }
+        for (_, queue) in self.backlogs.sorted() {
+            for entry in queue.parts().1.iter() {
+                write(&entry.parcel)?;
+            }
+        }
         Ok(ids)
     }
 }
@@ -179,15 +198,20 @@ fn claim_item(client: &Arc<str>, claimed: &Claimed, ids: &MessageIds) -> ClaimIt
     }
 }
 
-fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
-    let entry = |e: &Entry| EntryItem {
+fn entry_item(e: &Entry, ids: &MessageIds) -> EntryItem {
+    EntryItem {
         message: ids[&Arc::as_ptr(&e.parcel)],
         qos: e.qos,
         retain: e.retain,
         received: e.received,
         ids: e.extra.as_ref().map_or_else(Vec::new, |x| x.ids.to_vec()),
         group: e.group().cloned(),
-    };
+        moves: e.moves(),
+    }
+}
+
+fn session_item(session: &Session, ids: &MessageIds) -> SessionItem {
+    let entry = |e: &Entry| entry_item(e, ids);
     let (window, waiting) = session.queue.parts();
     SessionItem {
         expiry_s: session.expiry_s,

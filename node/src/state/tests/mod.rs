@@ -2,6 +2,7 @@
 
 mod bounds;
 mod delivery;
+mod dividing;
 mod features;
 mod fencing;
 mod lives;

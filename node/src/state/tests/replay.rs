@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sharing;
 use crate::state::limits::QueueLimits;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Up,
+    Up(sharing::Strategy),
     Down(NodeId),
     /// A duplicate of the pack before, or one out of sequence.
     Noise(u64),
@@ -79,7 +80,8 @@ fn any_claim() -> impl Strategy<Value = Command> {
 }
 
 fn what() -> impl Strategy<Value = What> {
-    let step = prop::sample::select(vec![DeliveryStep::Received, DeliveryStep::Done, DeliveryStep::Done]);
+    let steps = [DeliveryStep::Received, DeliveryStep::Done, DeliveryStep::Done, DeliveryStep::Refused];
+    let step = prop::sample::select(steps.to_vec());
     prop_oneof![
         (any::<bool>(), prop::option::of(0..20u32), prop::option::of(0..6u64))
             .prop_map(|(fire, expiry_s, sent)| What::Release { fire, expiry_s, sent }),
@@ -104,6 +106,12 @@ fn draft() -> impl Strategy<Value = Draft> {
         1 => Just(Draft::Plain(Command::Part { bytes: "part".into(), last: false })),
         1 => filter().prop_map(|filter| Draft::Plain(Command::RouteAdd { filter })),
         1 => filter().prop_map(|filter| Draft::Plain(Command::RouteRemove { filter })),
+        1 => (filter(), 0..5u32)
+            .prop_map(|(filter, members)| Draft::Plain(Command::SharedMembers { filter, members })),
+        1 => (filter(), 0..3u32).prop_map(|(filter, max)| Draft::Plain(Command::Draw { filter, max })),
+        1 => (filter(), any_message(), 0..11u8).prop_map(|(filter, m, moves)| {
+            Draft::Plain(Command::Redeliver { filter, message: Arc::new(m), moves })
+        }),
         1 => (0..20_000u64).prop_map(|elapsed_ms| Draft::Plain(Command::Tick { elapsed_ms })),
         1 => sweep.prop_map(|(clients, routes)| {
             let clients = clients.into_iter().map(|c| client_id(c).into()).collect();
@@ -114,7 +122,7 @@ fn draft() -> impl Strategy<Value = Draft> {
 
 fn step() -> impl Strategy<Value = (NodeId, Step)> {
     let step = prop_oneof![
-        1 => Just(Step::Up),
+        1 => prop::sample::select(&sharing::Strategy::ALL[..]).prop_map(Step::Up),
         1 => (1..4u64).prop_map(Step::Down),
         1 => (0..3u64).prop_map(Step::Noise),
         12 => prop::collection::vec(draft(), 1..8).prop_map(Step::Commands),
@@ -164,7 +172,10 @@ fn derived(state: &State) -> String {
     let mut due = state.due(&mut SweepCursor::default(), 100);
     due.clients.sort();
     due.routes.sort();
-    seen += &format!("{due:?}");
+    seen += &format!("{due:?} {:?}", state.waiting_shared(100));
+    for filter in ["$share/g/a", "$share/g/#", "$share/h/a"] {
+        seen += &format!("{:?}", state.shared_nodes(filter, QoS::AtMostOnce));
+    }
     seen + &format!("{:?}", state.clients(None, 100))
 }
 
@@ -182,10 +193,11 @@ proptest! {
         let mut last: Option<Pack> = None;
         for ((node, step), restore) in steps {
             let pack = match step {
-                Step::Up => {
+                Step::Up(strategy) => {
                     let epoch = rig.epoch(node) + 1;
                     rig.origins.insert(node, (epoch, 1));
-                    let info = NodeInfo::default();
+                    let sharing = sharing::Sharing { strategy, ..Default::default() };
+                    let info = NodeInfo { sharing, ..NodeInfo::default() };
                     Pack { origin: node, epoch, seq: 0, commands: vec![Command::NodeUp { info }] }
                 }
                 Step::Down(other) => {
