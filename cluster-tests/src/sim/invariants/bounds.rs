@@ -1,31 +1,21 @@
 //! **Bounds are kept.**
 //!
 //! The log that a node keeps, what waits for a persistent session and what waits for a clean
-//! connection stay within their limits, whatever is down. What exceeds a session's queue costs it
-//! the oldest, never the newest.
+//! connection stay within their limits, whatever is down.
 //! Seen to fail with a log of which nothing is purged (`max_in_snapshot_log_to_keep` in raft/node.rs):
 //! seeds 1 and 5; with a `push` (state/queue.rs) that makes no room: seed 18.
-
-use std::collections::{BTreeSet, VecDeque};
 
 use rookery::session::Limits;
 
 use super::Invariant;
-use crate::sim::actors::cast::{FLOODING_PUBLISHER, HOARDER, WATCHERS};
-use crate::sim::history::{Entry, Event, MessageId};
+use crate::sim::actors::cast::WATCHERS;
 use crate::sim::node::{Machine, QUEUE_MESSAGES};
 use crate::sim::world::World;
 
 /// How long a snapshot may take to be made and the log before it to be purged, in entries.
 const PURGE_LAG: u64 = 600;
-/// Messages that must have survived any overflow; repetitions take room as well.
-const NEWEST: usize = QUEUE_MESSAGES as usize / 2;
-
 #[derive(Default)]
-pub struct Bounds {
-    newest: VecDeque<MessageId>,
-    got: BTreeSet<MessageId>,
-}
+pub struct Bounds;
 
 fn log(machine: &Machine) -> Option<String> {
     let member = machine.member()?;
@@ -62,30 +52,9 @@ fn connections(machine: &Machine) -> Option<String> {
 }
 
 impl Invariant for Bounds {
-    fn see(&mut self, entry: &Entry) -> Option<String> {
-        match entry.event {
-            Event::Acknowledged { message, .. } if message.publisher == FLOODING_PUBLISHER => {
-                self.newest.push_back(message);
-                if self.newest.len() > NEWEST {
-                    self.newest.pop_front();
-                }
-            }
-            Event::Delivered { message, .. } if entry.client == HOARDER => {
-                self.got.insert(message);
-            }
-            _ => {}
-        }
-        None
-    }
-
     fn look(&mut self, world: &World) -> Option<String> {
         world
             .members()
             .find_map(|machine| log(machine).or_else(|| queues(machine)).or_else(|| connections(machine)))
-    }
-
-    fn owed(&self, _: &World) -> Vec<String> {
-        let missing = self.newest.iter().filter(|message| !self.got.contains(message));
-        missing.map(|message| format!("bounds: {HOARDER} never got {message}, one of the newest")).collect()
     }
 }

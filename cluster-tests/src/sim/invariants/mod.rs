@@ -63,7 +63,7 @@ impl Invariants {
             Box::new(expired::Expired::default()),
             Box::new(routes_equal::RoutesEqual::default()),
             Box::new(state_equal::StateEqual::new(cast.sessions())),
-            Box::new(bounds::Bounds::default()),
+            Box::new(bounds::Bounds),
         ];
         Self { all, seen: 0 }
     }
