@@ -222,6 +222,11 @@ impl Bench {
         self.log.len() as LogIndex
     }
 
+    /// All that was ever committed.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.log.iter().flat_map(|(_, pack)| &pack.commands)
+    }
+
     /// The node applies the log up to `upto`.
     pub fn apply(&mut self, id: NodeId, upto: LogIndex) {
         while self.node(id).applied < upto {

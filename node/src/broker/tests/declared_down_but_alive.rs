@@ -5,7 +5,7 @@
 use super::*;
 
 /// B was silent for too long and is declared down; then it goes on, and applies that. Fails if
-/// `carry_out` ignores its own `NodeDown`, or `close_all` forgets the index of subscriptions.
+/// `carry_out` ignores its own `NodeDown`.
 #[tokio::test]
 async fn who_learns_of_its_end_closes_all_connections_and_comes_back() {
     let mut bench = Bench::start(2).await;
@@ -42,8 +42,7 @@ async fn who_learns_of_its_end_closes_all_connections_and_comes_back() {
 }
 
 /// What B proposed in its old life and what stands behind its NodeDown in the log changes nothing,
-/// and nobody is told that it did; what stands before it counts. Fails if `Nodes::accept` lets
-/// packs of an ended life pass.
+/// and nobody is told that it did; what stands before it counts.
 #[tokio::test]
 async fn what_comes_after_the_end_in_the_log_is_void() {
     for before in [true, false] {

@@ -62,8 +62,7 @@ async fn a_start_ends_everything_of_the_life_before() {
 }
 
 /// A SUBACK on A waits for those that are up at its index. B, which is up and silent, holds it up;
-/// its end releases it. Fails if the minimum is taken over all nodes ever seen, or over those that
-/// answer.
+/// its end releases it. Fails if `announce` does not wait for `when_applied_everywhere`.
 #[tokio::test]
 async fn a_suback_waits_for_the_lives_that_are_up() {
     let mut bench = Bench::start(3).await;

@@ -30,9 +30,8 @@ async fn a_logged_publish_goes_by_the_log_alone() {
 }
 
 /// A retained publish is committed. A reader on B subscribes before B applies it, or after: either
-/// way it gets the message once, as new or as retained. Fails if `Applier::apply` matches after
-/// releasing the state's lock only in a race; deterministically, if `subscribe_clean` looks at the
-/// retained messages before it has entered the subscription.
+/// way it gets the message once, as new or as retained. Fails if `Applier::apply` does not look
+/// at this node's subscriptions.
 #[tokio::test]
 async fn a_subscription_gets_a_retained_publish_once_whenever_it_is_made() {
     for (expiry_s, early) in [(0, false), (0, true), (KEPT, false), (KEPT, true)] {

@@ -33,8 +33,8 @@ async fn a_publish_to_a_life_that_ends_is_acknowledged_when_that_is_applied() {
 }
 
 /// B's life ends and another begins while a frame of A for the old one is on the wire. It means
-/// nothing in the new life: no client of it gets the message. Fails if `Inbound::admit` does not
-/// compare `receiver_epoch`, or `Inbound::begin` keeps the lanes.
+/// nothing in the new life: no client of it gets the message. Fails if `Inbound::begin` and
+/// `end` keep the lanes, or `close_all` the index of subscriptions.
 #[tokio::test]
 async fn a_frame_for_an_older_life_reaches_nobody_in_the_new_one() {
     let mut bench = Bench::start(3).await;

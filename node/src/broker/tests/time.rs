@@ -84,7 +84,7 @@ async fn who_sees_a_node_come_back_says_that_time_went_on() {
 
 /// A session's time is over, and the leader proposes to sweep it. Before that is committed the
 /// client comes back: the claim finds the session ended, begins a new one, and the sweep leaves
-/// that alone. Fails if `State::expire` does not ask for the owner, or `claim` does not settle.
+/// that alone. Fails if `State::claim` does not settle first what is due.
 #[tokio::test]
 async fn a_late_sweep_takes_no_session_that_began_since() {
     let mut bench = Bench::start(2).await;
@@ -107,7 +107,8 @@ async fn a_late_sweep_takes_no_session_that_began_since() {
 }
 
 /// The client came back in time; the sweep that a leader proposed meanwhile is committed when the
-/// deadline of the time before would have passed. Fails if `own` leaves the deadline, or as above.
+/// deadline of the time before would have passed. Two guards, of which either is enough: `own` takes
+/// the deadline away, and `State::expire` asks for the owner.
 #[tokio::test]
 async fn a_late_sweep_takes_no_resumed_session() {
     let mut bench = Bench::start(2).await;

@@ -273,9 +273,8 @@ impl Table {
     }
 }
 
-/// Fails, for one, if `State::supersede` asks for `will.delay_s == 0` only, or not at all; if
-/// `Session::disown` forgets the session's end; if `State::settle` counts from now rather than from
-/// `down_at_ms`.
+/// Fails if `State::supersede` fires delayed wills as well, or leaves `ends_with_connection` out; if
+/// `State::node_up` does not end the older life.
 #[test]
 fn every_end_of_a_connection_follows_the_standard() {
     let mut count = 0;
@@ -290,7 +289,8 @@ fn every_end_of_a_connection_follows_the_standard() {
 }
 
 /// However late the leader sweeps, the claim itself does what was due: the same rows without any
-/// sweep. A will is then late, and as many as before.
+/// sweep. A will is then late, and as many as before. Fails, besides, if `State::settle` counts from
+/// now rather than from `down_at_ms`.
 #[test]
 fn a_claim_does_what_no_sweep_has_done() {
     for row in rows() {
