@@ -182,7 +182,7 @@ impl Broker {
         }
     }
 
-    fn look_at_lease(self: &Arc<Self>) {
+    pub(super) fn look_at_lease(self: &Arc<Self>) {
         if self.may_acknowledge() {
             let lapsed = self.lapse.since_ms.swap(0, Ordering::AcqRel) != 0;
             self.serve_waiting(true);
