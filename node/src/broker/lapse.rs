@@ -182,7 +182,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn look_at_lease(self: &Arc<Self>) {
+    fn look_at_lease(self: &Arc<Self>) {
         if self.may_acknowledge() {
             let lapsed = self.lapse.since_ms.swap(0, Ordering::AcqRel) != 0;
             self.serve_waiting(true);
@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn patience_counts_from_when_it_was_noticed() {
         let lapse = Lapse::default();
-        assert!(lapse.is_short(0), "nobody has noticed");
+        assert!(lapse.is_short(1), "nobody has noticed");
+        assert!(!lapse.is_short(0), "without patience nothing waits");
         lapse.since_ms.store(env::boot_ms().saturating_sub(100).max(1), Ordering::Release);
         assert!(lapse.is_short(60_000));
         assert!(!lapse.is_short(50));
