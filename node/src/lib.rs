@@ -19,6 +19,8 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod env;
+#[cfg(test)]
+mod fixture;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

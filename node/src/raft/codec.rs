@@ -327,4 +327,40 @@ mod tests {
         bytes[0] = VERSION + 1;
         assert!(decode_vote(bytes.into()).unwrap_err().to_string().contains("version 2"));
     }
+
+    #[test]
+    fn what_the_first_release_wrote_is_read() {
+        let id = |index| LogId::new(CommittedLeaderIdOf::<TypeConfig> { term: 3, node_id: 7 }, index);
+        let node = |name: &str| PeerNode { name: name.into(), peer_addr: format!("{name}:17883") };
+        let nodes = BTreeMap::from([(7, node("n1")), (8, node("n2")), (9, node("n3"))]);
+        let configs = vec![BTreeSet::from([7, 8]), BTreeSet::from([7, 8, 9])];
+        let membership = Membership::new(configs, nodes).expect("a membership");
+        let entries = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(Packed(Bytes::from_static(b"a pack"))),
+            EntryPayload::Membership(membership.clone()),
+        ];
+        let entries = entries.map(|payload| Entry { log_id: id(300), payload });
+        let meta = SnapshotMeta {
+            last_log_id: Some(id(300)),
+            last_membership: StoredMembership::new(Some(id(5)), membership),
+        };
+        let (vote, log_id) = (Vote::new_committed(3, 7), Some(id(299)));
+        let mut now: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut item = |name: &str, bytes: Bytes| now.push((name.to_owned(), bytes.to_vec()));
+        for (name, entry) in ["blank", "normal", "membership"].iter().zip(&entries) {
+            item(name, encode_entry(entry));
+        }
+        item("vote", encode_vote(&vote));
+        item("log_id", encode_log_id(log_id.as_ref()));
+        item("snapshot_meta", encode_snapshot_meta(&meta));
+        let kept = crate::fixture::first_format("log.hex", &now);
+        let bytes = |at: usize| Bytes::from(kept[at].1.clone());
+        for (at, entry) in entries.iter().enumerate() {
+            assert_eq!(&decode_entry(bytes(at)).expect("an entry"), entry);
+        }
+        assert_eq!(decode_vote(bytes(3)).expect("a vote"), vote);
+        assert_eq!(decode_log_id(bytes(4)).expect("a log id"), log_id);
+        assert_eq!(decode_snapshot_meta(bytes(5)).expect("a header"), meta);
+    }
 }

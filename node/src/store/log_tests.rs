@@ -485,3 +485,38 @@ proptest! {
         assert_holds(&open(dir.path()), 0..end + 40);
     }
 }
+
+/// The files of a folder, by name.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|file| {
+            let path = file.unwrap().path();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_log_is_read_as_the_first_release_wrote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    wait(|done| log.set_vote(Bytes::from_static(b"vote"), done).unwrap());
+    append(&log, 1..6);
+    truncate(&log, 5);
+    append(&log, 5..8);
+    wait(|done| log.purge(2, Bytes::from_static(b"marker"), done).unwrap());
+    drop(log);
+    let kept = crate::fixture::first_format("segments.hex", &files(dir.path()));
+
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in kept {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let log = open(dir.path());
+    assert_eq!((log.range(), log.vote()), (3..8, Some(Bytes::from_static(b"vote"))));
+    assert_eq!(log.purged(), Some((2, Bytes::from_static(b"marker"))));
+    assert_eq!(log.read(3..8, usize::MAX).unwrap(), (3..8).map(payload).collect::<Vec<_>>());
+}

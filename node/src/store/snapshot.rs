@@ -388,4 +388,17 @@ mod tests {
             prop_assert!(SnapshotReader::new(&bytes[..]).and_then(SnapshotReader::verify).is_err());
         }
     }
+
+    #[test]
+    fn a_file_is_read_as_the_first_release_wrote_it() {
+        let mut writer = SnapshotWriter::new(Vec::new(), b"header").unwrap();
+        writer.write_all(b"the state").unwrap();
+        let now = vec![("snapshot".to_owned(), writer.finish().unwrap())];
+        for (_, kept) in crate::fixture::first_format("snapshot.hex", &now) {
+            assert_eq!(SnapshotReader::new(&kept[..]).unwrap().verify().unwrap(), b"header");
+            let mut state = Vec::new();
+            SnapshotReader::new(&kept[..]).unwrap().read_to_end(&mut state).unwrap();
+            assert_eq!(state, b"the state");
+        }
+    }
 }

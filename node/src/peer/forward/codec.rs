@@ -214,4 +214,40 @@ mod tests {
             while let Ok(Some(_)) = decode(&mut from) {}
         }
     }
+
+    #[test]
+    fn frames_are_read_as_the_first_release_wrote_them() {
+        let publication = Publication {
+            topic: "a/b",
+            payload: b"payload",
+            properties: b"\x01\x01",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            expires_at_ms: 90_000,
+            publisher: "publisher",
+        };
+        let bare = Publication {
+            properties: b"",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at_ms: 0,
+            ..publication
+        };
+        let share = Some(Share { filter: "$share/group/a/+", moves: 1, hops: 2 });
+        let frames = [
+            ("bare", Frame { publication: bare, barrier: 0, share: None }),
+            ("full", Frame { publication, barrier: 300, share }),
+        ];
+        let now = frames.map(|(name, frame)| {
+            let mut bytes = BytesMut::new();
+            encode(&frame, &mut bytes);
+            (name.to_owned(), bytes.to_vec())
+        });
+        for ((_, kept), (name, frame)) in crate::fixture::first_format("frames.hex", &now).iter().zip(frames)
+        {
+            let read = decode(&mut kept.as_slice()).expect("well formed").expect("a frame");
+            assert_eq!(read.publication.to_message(), frame.publication.to_message(), "{name}");
+            assert_eq!((read.barrier, read.share), (frame.barrier, frame.share), "{name}");
+        }
+    }
 }

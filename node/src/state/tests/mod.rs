@@ -5,6 +5,7 @@ mod delivery;
 mod dividing;
 mod features;
 mod fencing;
+mod fixtures;
 mod lives;
 mod model;
 mod ownership;
