@@ -179,7 +179,15 @@ impl Client {
     async fn try_leave(&mut self) -> io::Result<()> {
         self.send(&mqtt::disconnect(Version::V5, 0)).await?;
         loop {
-            self.buf.clear();
+            while let Some((packet, length)) =
+                mqtt::decode(Version::V5, &self.buf).map_err(io::Error::other)?
+            {
+                self.buf.drain(..length);
+                if let Packet::Disconnect { code, .. } = packet {
+                    // The broker was the first to end it: the link was cut for too long.
+                    return Err(io::Error::other(format!("disconnected with {code:#04x}")));
+                }
+            }
             if self.stream.read_buf(&mut self.buf).await? == 0 {
                 return Ok(());
             }

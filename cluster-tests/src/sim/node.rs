@@ -161,7 +161,8 @@ impl Machine {
                 world.wish(Change::Add(founder.as_peer()), usize::MAX);
             }
         }
-        member.begin_life().await?;
+        drop(member.begin_life());
+        member.broker.begun().await;
         let context =
             Context::new(Limits::default(), Arc::new(Front::new(member.broker.clone(), Access::default())));
         let clients = TcpListener::bind(("0.0.0.0", MQTT_PORT)).await?;

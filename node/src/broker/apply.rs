@@ -70,8 +70,9 @@ impl Replica for Applier {
             wiring.lease.applied(index, true);
         }
         // Deliveries and takeovers that the skipped entries held are lost to this life's
-        // connections.
-        if self.0.is_alive() {
+        // connections. Its start may have been among them: then nobody would ever begin it.
+        let is_up = self.0.wiring().is_some_and(|w| self.0.state().is_live(w.me, self.0.epoch()));
+        if self.0.is_alive() || is_up {
             self.0.end_life();
         }
         Ok(())

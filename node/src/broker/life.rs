@@ -22,6 +22,7 @@ impl Broker {
     pub(super) fn begin_life(&self) {
         tracing::info!(epoch = self.epoch(), "this node serves clients");
         self.alive.store(true, Ordering::Release);
+        self.begun.notify_waiters();
         self.begin_lapse_again();
         if let Some(wiring) = self.wiring() {
             wiring.forwarder.peer_up(wiring.me, self.epoch());
@@ -30,6 +31,18 @@ impl Broker {
             }
         }
         self.tell_wall_clock();
+    }
+
+    /// Completes once a life of this node has begun; the first that was asked for may be over
+    /// before.
+    pub async fn begun(&self) {
+        loop {
+            let told = self.begun.notified();
+            if self.is_alive() {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Closes everything of this life and asks for the next one.

@@ -87,6 +87,8 @@ pub struct Broker {
     alive: AtomicBool,
     /// Of this life: how long the cluster was down before it, if it was, is made up for.
     knows_the_time: AtomicBool,
+    /// Told when a life begins.
+    begun: tokio::sync::Notify,
     /// A planned stop has begun: nobody is let in, and no further life follows this one.
     stopping: AtomicBool,
     /// Which node, and which member here, had the last message of a shared subscription.
@@ -112,6 +114,7 @@ impl Broker {
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(false),
             knows_the_time: AtomicBool::new(false),
+            begun: tokio::sync::Notify::new(),
             stopping: AtomicBool::new(false),
             node_turns: Turns::default(),
             member_turns: Turns::default(),

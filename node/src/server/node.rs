@@ -334,7 +334,7 @@ impl Node {
             }
         });
         self.member.write().replace(member.clone());
-        let begun = member.begin_life();
+        drop(member.begin_life());
         let room = (self.dir.root().to_owned(), self.config.node.disk_free_min_bytes);
         let stop = self.stopping.subscribe();
         self.runtime.spawn(disk::watch(self.disk.clone(), room, written, member.clone(), stop));
@@ -345,9 +345,8 @@ impl Node {
         let serving = member.clone();
         env::spawn(async move {
             // Clients are let in when this node has applied the start of its life.
-            if begun.await.is_ok()
-                && let Err(error) = node.open(&serving, mqtt).await
-            {
+            serving.broker.begun().await;
+            if let Err(error) = node.open(&serving, mqtt).await {
                 error!(%error, "cannot serve clients");
                 node.ended.send_replace(Some(Ended::Failed(error.to_string())));
             }

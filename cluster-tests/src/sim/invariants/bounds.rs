@@ -13,7 +13,7 @@ use crate::sim::node::{Machine, QUEUE_MESSAGES};
 use crate::sim::world::World;
 
 /// How long a snapshot may take to be made and the log before it to be purged, in entries.
-const PURGE_LAG: u64 = 600;
+const PURGE_LAG: u64 = 1_000;
 #[derive(Default)]
 pub struct Bounds;
 

@@ -40,3 +40,24 @@ async fn who_skips_entries_begins_anew() {
     assert!(bench.snapshot(A) == bench.snapshot(B));
     assert!(bench::state_of(&bench.snapshot(B)).knows_the_time(B));
 }
+
+/// B starts, and is so far behind that it gets a snapshot in which its start is committed already: it
+/// will never apply that, and serves nobody unless it begins anew. Fails if `Applier::install` looks
+/// only at whether this life has begun here.
+#[tokio::test]
+async fn who_skips_its_own_start_begins_anew() {
+    let mut bench = Bench::start(3).await;
+    bench.begin_life(B);
+    let index = bench.commit(B);
+    bench.apply(A, index);
+    assert_eq!(bench.status(A, B).epoch, 2);
+    bench.node_mut(B).paused = true;
+    bench.install(B, A);
+    assert_eq!(bench.node(B).reborn.load(std::sync::atomic::Ordering::Relaxed), 1);
+
+    bench.node_mut(B).paused = false;
+    bench.begin_life(B);
+    bench.settle().await;
+    assert_eq!(bench.status(A, B).epoch, 3);
+    let _served = bench.client(B, "served", 0).await;
+}
