@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Broker;
 use crate::mqtt::{Message, Publication, QoS, ReasonCode, Version, topic};
-use crate::peer::forward::{Done, Frame, Lost, SendError, Share, Waiting};
+use crate::peer::forward::{Frame, PeerGone, SendError, Share};
 use crate::raft::{Abandoned, Applied};
 use crate::session::{AckTicket, Conn, Durability, Ended, Held, Metric, Path, PublishOrder};
 use crate::state::{Command, NodeId, Outcome, PublishMatch, SharedMatch};
@@ -52,7 +52,7 @@ impl Broker {
         if held || lapsed {
             let message = publication.to_message();
             let order = order.get_or_insert_default();
-            if !order.hold(Held { message, ticket, packet_id }) {
+            if !order.hold(Held { message, ticket, packet_id, epoch: self.epoch() }) {
                 conn.context().counters.increment(Metric::DroppedOutboxFull);
             }
             return 0;
@@ -64,6 +64,10 @@ impl Broker {
     pub(super) fn drain_held(self: &Arc<Self>, conn: &Arc<Conn>) {
         let mut order = conn.publish_order().lock();
         while let Some(held) = order.as_mut().and_then(|o| o.next_held()) {
+            // Of a life that is over: what went before it is void, and its client was told so.
+            if held.epoch != self.epoch() {
+                continue;
+            }
             let publication = held.message.borrow();
             let plan = self.plan(conn, &publication);
             if held.ticket.is_some() && !self.may_acknowledge_as(conn, &plan) {
@@ -236,14 +240,9 @@ impl Broker {
         let Some(wiring) = self.wiring() else { return 0 };
         let made = self.deliver_here(publication);
         let mut taken = made > 0;
-        let goes_out =
-            plan.nodes.iter().chain(plan.shared.iter().map(|(_, node)| node)).any(|n| *n != wiring.me);
-        let may_repeat = goes_out && publication.qos == QoS::AtLeastOnce;
         let pending = Arc::new(PendingForward {
             remaining: AtomicUsize::new(1),
             failed: AtomicBool::new(false),
-            repeatable: may_repeat.then(|| publication.to_message()),
-            logged: AtomicBool::new(false),
             conn: conn.clone(),
             ticket,
         });
@@ -259,7 +258,7 @@ impl Broker {
             let frame = Frame { publication: *publication, barrier, share };
             if ticket.is_none() {
                 // QoS 0 is counted by the forwarder when it has to be dropped.
-                if wiring.forwarder.send(node, lane, frame, Waiting::Nobody).is_ok() {
+                if wiring.forwarder.send(node, lane, frame, None).is_ok() {
                     order.get_or_insert_default().forwarded_unconfirmed(node);
                 }
                 taken = true;
@@ -272,19 +271,15 @@ impl Broker {
                 let filter: Box<str> = share.filter.into();
                 (filter, publication.to_message())
             });
-            let done: Done = Box::new(move |result| match result {
-                Err(Lost::Unreachable) => broker.log_instead(&waiting),
+            let done = Box::new(move |result: Result<(), PeerGone>| {
                 // Taken over, or the owner's life is over and its clean subscribers with it: another
                 // member gets what was for one of them.
-                Ok(()) | Err(Lost::PeerGone) => {
-                    if let (Err(_), Some((filter, message))) = (result, again) {
-                        broker.reassign(&filter, &message);
-                    }
-                    broker.forward_ended(&waiting);
+                if let (Err(PeerGone), Some((filter, message))) = (result, again) {
+                    broker.reassign(&filter, &message);
                 }
+                broker.forward_ended(&waiting);
             });
-            let waiting = if may_repeat { Waiting::WhileReachable(done) } else { Waiting::Patiently(done) };
-            match wiring.forwarder.send(node, lane, frame, waiting) {
+            match wiring.forwarder.send(node, lane, frame, Some(done)) {
                 Ok(()) => taken = true,
                 // Its life is over, and its clean subscribers with it.
                 Err(SendError::PeerGone) => {
@@ -326,49 +321,21 @@ impl Broker {
 
     /// Before something is logged: asks the nodes that got forwards at QoS 0 to say when they
     /// have delivered them, since the log would overtake them [MQTT-4.6.0-6]. Where that cannot
-    /// be asked, so that they may have been dropped too, nothing is waited for; nor for long where
-    /// nobody answers.
+    /// be asked, so that they may have been dropped too, nothing is waited for.
     fn fence(self: &Arc<Self>, conn: &Arc<Conn>, order: &mut Option<Box<PublishOrder>>, path: Path) {
         let (Path::Log, Some(order), Some(wiring)) = (path, order, self.wiring()) else { return };
         for node in order.take_unconfirmed() {
             let (broker, waiting) = (self.clone(), conn.clone());
-            let done: Done = Box::new(move |_| {
+            let done = Box::new(move |_: Result<(), PeerGone>| {
                 if let Some(order) = waiting.publish_order().lock().as_mut() {
                     order.forward_ended();
                 }
                 broker.drain_held(&waiting);
             });
-            let waiting = Waiting::WhileReachable(done);
-            if wiring.forwarder.send(node, lane_of(conn), Frame::FENCE, waiting).is_ok() {
+            if wiring.forwarder.send(node, lane_of(conn), Frame::FENCE, Some(done)).is_ok() {
                 order.forward_started();
             }
         }
-    }
-
-    /// An owner that is live has not been reached for a while: it gets the publish through the log.
-    /// Those that have had it may get it again, as QoS 1 allows.
-    fn log_instead(self: &Arc<Self>, pending: &Arc<PendingForward>) {
-        let Some(message) =
-            pending.repeatable.clone().filter(|_| !pending.logged.swap(true, Ordering::AcqRel))
-        else {
-            // It is on its way for another owner, and the end of that is waited for.
-            return self.forward_ended(pending);
-        };
-        if let Some(order) = pending.conn.publish_order().lock().as_mut() {
-            order.log_started();
-        }
-        let (broker, pending) = (self.clone(), pending.clone());
-        self.propose(
-            Command::Publish { message, exactly_once: None, or_refuse: false },
-            Box::new(move |result| {
-                // This life of the node is over, and with it the connection.
-                let Ok(applied) = result else { return };
-                if let Some(order) = pending.conn.publish_order().lock().as_mut() {
-                    order.log_ended(applied.at.index);
-                }
-                broker.forward_ended(&pending);
-            }),
-        );
     }
 
     /// One of a publish's forwards is over; the last one acknowledges.
@@ -418,10 +385,6 @@ struct PendingForward {
     remaining: AtomicUsize,
     /// A forward could not be queued.
     failed: AtomicBool,
-    /// The message, if it may be sent a second time.
-    repeatable: Option<Arc<Message>>,
-    /// It has been, through the log.
-    logged: AtomicBool,
     conn: Arc<Conn>,
     ticket: Option<AckTicket>,
 }

@@ -10,7 +10,7 @@ use super::Broker;
 use super::deliver::Fanout;
 use super::local::Subscriber;
 use crate::mqtt::{Message, Publication, QoS, SubOptions};
-use crate::peer::forward::{Frame, Share, Waiting};
+use crate::peer::forward::{Frame, Share};
 use crate::session::{self, Conn, Metric, Unacknowledged};
 use crate::sharing::{Slot, Strategy, choose, key_of, key_of_node};
 use crate::state::limits::{HANDED_OUT_MAX, MOVES_MAX};
@@ -186,11 +186,8 @@ impl Broker {
             let share = Share { hops: hops + 1, ..share };
             let frame = Frame { publication: *publication, barrier: 0, share: Some(share) };
             // With an end to be told of, it is carried as reliably as any QoS 1.
-            let waiting = match publication.qos {
-                QoS::AtMostOnce => Waiting::Nobody,
-                _ => Waiting::Patiently(Box::new(|_| {})),
-            };
-            if wiring.forwarder.send(*node, 0, frame, waiting).is_ok() {
+            let done = (publication.qos > QoS::AtMostOnce).then(|| Box::new(|_| {}) as _);
+            if wiring.forwarder.send(*node, 0, frame, done).is_ok() {
                 return true;
             }
         }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::AckTicket;
 use crate::mqtt::Message;
-use crate::state::{LogIndex, NodeId};
+use crate::state::{Epoch, LogIndex, NodeId};
 
 /// Publishes at QoS 0 that may wait for an earlier one of the same publisher; more are dropped.
 /// At QoS 1 and 2 the Receive Maximum is the bound.
@@ -25,6 +25,8 @@ pub struct Held {
     pub message: Arc<Message>,
     pub ticket: Option<AckTicket>,
     pub packet_id: u16,
+    /// The life of the node that took it.
+    pub epoch: Epoch,
 }
 
 /// What a publisher has under way. A publish to be logged waits until the forwards before it are
@@ -134,7 +136,7 @@ mod tests {
             expires_at_ms: 0,
             publisher: "p",
         };
-        Held { message: publication.to_message(), ticket: ticket.map(AckTicket), packet_id: 0 }
+        Held { message: publication.to_message(), ticket: ticket.map(AckTicket), packet_id: 0, epoch: 1 }
     }
 
     #[test]

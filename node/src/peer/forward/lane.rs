@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rookery_proto::peer::lane_request::Part;
 use rookery_proto::peer::{LaneBatch, LaneHello, LaneRequest};
 
-use super::{CHUNK_BYTES, Done, ForwardConfig, Frame, Waiting, codec};
+use super::{CHUNK_BYTES, Done, ForwardConfig, Frame, codec};
 use crate::env;
 
 /// What a frame costs beside its bytes: its completion and its share of a batch.
@@ -55,14 +55,14 @@ struct State {
 struct OpenBatch {
     bytes: BytesMut,
     frames: u64,
-    dones: VecDeque<(u64, Waiting)>,
+    dones: VecDeque<(u64, Done)>,
 }
 
 struct Batch {
     first_seq: u64,
     last_seq: u64,
     bytes: Bytes,
-    dones: VecDeque<(u64, Waiting)>,
+    dones: VecDeque<(u64, Done)>,
 }
 
 /// The lane's life is over.
@@ -85,7 +85,7 @@ impl Lane {
     }
 
     /// Appends a frame of `len` encoded bytes, which the caller has charged to `used`.
-    pub(super) fn push(&self, frame: &Frame<'_>, len: usize, waiting: Waiting) -> Result<(), Closed> {
+    pub(super) fn push(&self, frame: &Frame<'_>, len: usize, done: Option<Done>) -> Result<(), Closed> {
         let waker = {
             let mut state = self.state.lock();
             if state.closed {
@@ -100,9 +100,7 @@ impl Lane {
             open.bytes.reserve(len);
             codec::encode(frame, &mut open.bytes);
             open.frames += 1;
-            if !matches!(waiting, Waiting::Nobody) {
-                open.dones.push_back((seq, waiting));
-            }
+            open.dones.extend(done.map(|done| (seq, done)));
             state.waker.take()
         };
         if let Some(waker) = waker {
@@ -158,7 +156,7 @@ impl Lane {
             while state.sealed.front().is_some_and(|batch| batch.first_seq <= taken) {
                 let Some(batch) = state.sealed.front_mut() else { break };
                 while batch.dones.front().is_some_and(|(seq, _)| *seq <= taken) {
-                    dones.extend(batch.dones.pop_front().and_then(|(_, waiting)| waiting.done()));
+                    dones.extend(batch.dones.pop_front().map(|(_, done)| done));
                 }
                 if batch.last_seq > taken {
                     break;
@@ -205,31 +203,12 @@ impl Lane {
             state.chunked = 0;
             state.in_flight = 0;
             let dones = sealed.into_iter().flat_map(|batch| batch.dones).chain(open.dones);
-            (dones.filter_map(|(_, waiting)| waiting.done()).collect(), state.waker.take())
+            (dones.map(|(_, done)| done).collect(), state.waker.take())
         };
         if let Some(waker) = waker {
             waker.wake();
         }
         dones
-    }
-
-    /// Gives back those that wait only while the node is reachable, in order. Their frames stay.
-    pub(super) fn overdue(&self) -> Vec<Done> {
-        let mut state = self.state.lock();
-        let State { sealed, open, .. } = &mut *state;
-        let all = sealed.iter_mut().map(|batch| &mut batch.dones).chain([&mut open.dones]);
-        let mut overdue = Vec::new();
-        for dones in all {
-            if dones.iter().any(|(_, waiting)| matches!(waiting, Waiting::WhileReachable(_))) {
-                let (gone, kept) = std::mem::take(dones)
-                    .into_iter()
-                    .partition(|(_, waiting)| matches!(waiting, Waiting::WhileReachable(_)));
-                *dones = kept;
-                let gone: VecDeque<(u64, Waiting)> = gone;
-                overdue.extend(gone.into_iter().filter_map(|(_, waiting)| waiting.done()));
-            }
-        }
-        overdue
     }
 
     /// For how long the stream has been down; 0 while it is up.
@@ -274,15 +253,6 @@ impl Lane {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
-    }
-}
-
-impl Waiting {
-    fn done(self) -> Option<Done> {
-        match self {
-            Self::Nobody => None,
-            Self::Patiently(done) | Self::WhileReachable(done) => Some(done),
-        }
     }
 }
 

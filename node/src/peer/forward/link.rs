@@ -11,7 +11,7 @@ use tonic::Status;
 use tracing::{debug, warn};
 
 use super::lane::{BadAck, FRAME_OVERHEAD_BYTES, Lane};
-use super::{Done, ForwardConfig, Frame, Lost, SendError, WIRE_VERSION, Waiting, codec};
+use super::{Done, ForwardConfig, Frame, PeerGone, SendError, WIRE_VERSION, codec};
 use crate::env;
 use crate::mqtt::QoS;
 use crate::peer::backoff::Backoff;
@@ -22,9 +22,6 @@ const FIRST_PAUSE_MS: u64 = 20;
 const LAST_PAUSE_MS: u64 = 500;
 /// How long opening a stream may take, connecting included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Between two looks for frames that came when the node was unreachable already.
-const GIVE_UP_LOOK: Duration = Duration::from_millis(100);
 
 /// Called after each group of completions.
 pub(super) type AfterAcks = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
@@ -82,7 +79,6 @@ impl Link {
                 lives: self.lives,
                 number,
                 lane: lane.clone(),
-                grace: Duration::from_millis(self.grace_ms),
                 dial: dial.clone(),
                 after_acks: after_acks.clone(),
             };
@@ -90,13 +86,13 @@ impl Link {
         }
     }
 
-    pub(super) fn send(&self, lane: u16, frame: &Frame<'_>, waiting: Waiting) -> Result<Taken, SendError> {
+    pub(super) fn send(&self, lane: u16, frame: &Frame<'_>, done: Option<Done>) -> Result<Taken, SendError> {
         let len = codec::encoded_len(frame);
         if len > super::MAX_FRAME_BYTES {
             return Err(SendError::TooLarge);
         }
         // Whoever waits for an acknowledgement is never dropped silently.
-        let droppable = frame.publication.qos == QoS::AtMostOnce && matches!(waiting, Waiting::Nobody);
+        let droppable = frame.publication.qos == QoS::AtMostOnce && done.is_none();
         let bound = if droppable { self.queue_qos0_bytes } else { self.queue_bytes };
         let charge = len + FRAME_OVERHEAD_BYTES;
         let before = self.used.fetch_add(charge, Ordering::Relaxed);
@@ -105,7 +101,7 @@ impl Link {
             return if droppable { Ok(Taken::Dropped) } else { Err(SendError::Congested) };
         }
         let lane = &self.lanes[usize::from(lane) % self.lanes.len()];
-        lane.push(frame, len, waiting).map_err(|_| SendError::PeerGone)?;
+        lane.push(frame, len, done).map_err(|_| SendError::PeerGone)?;
         Ok(Taken::Queued)
     }
 
@@ -128,7 +124,6 @@ struct LaneTask {
     lives: Lives,
     number: u16,
     lane: Arc<Lane>,
-    grace: Duration,
     dial: Arc<dyn Dial>,
     after_acks: AfterAcks,
 }
@@ -163,7 +158,6 @@ impl LaneTask {
                 _ = closed.wait_for(|closed| *closed) => return,
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 broken = self.stream(&mut welcomed) => broken,
-                () = self.give_up() => Broken::Ended,
             };
             self.lane.detach();
             let Lives { peer, peer_epoch, .. } = self.lives;
@@ -177,23 +171,9 @@ impl LaneTask {
                 _ = closed.wait_for(|closed| *closed) => return,
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 () = tokio::time::sleep(backoff.next()) => {}
-                () = self.give_up() => {}
             }
         }
-        complete(self.lane.close(), Err(Lost::PeerGone), &self.after_acks);
-    }
-
-    /// Tells those that wait no longer than the node is reachable, again and again while it is not:
-    /// some may have asked just before. Never returns.
-    async fn give_up(&self) {
-        loop {
-            let left = self.grace.saturating_sub(Duration::from_millis(self.lane.down_ms()));
-            if left.is_zero() {
-                complete(self.lane.overdue(), Err(Lost::Unreachable), &self.after_acks);
-            }
-            // While it is up, an outage would have to begin now to be over its grace then.
-            tokio::time::sleep(left.max(GIVE_UP_LOOK)).await;
-        }
+        complete(self.lane.close(), Err(PeerGone), &self.after_acks);
     }
 
     /// One stream from its opening to its end.
@@ -233,7 +213,7 @@ impl LaneTask {
 }
 
 /// Calls completions, without any lock.
-pub(super) fn complete(dones: Vec<Done>, result: Result<(), Lost>, after_acks: &AfterAcks) {
+pub(super) fn complete(dones: Vec<Done>, result: Result<(), PeerGone>, after_acks: &AfterAcks) {
     if dones.is_empty() {
         return;
     }

@@ -68,31 +68,15 @@ impl Frame<'static> {
     };
 }
 
-/// Why a frame was not acknowledged. It may have been delivered all the same.
+/// The life of the receiver, or of this node, ended before the frame was acknowledged: it may or
+/// may not have been delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// The life of the receiver, or of this node, ended before.
-    #[error("the node's life ended before it acknowledged")]
-    PeerGone,
-    /// The stream has been down for longer than the grace period. The frame is still delivered, or
-    /// has been, when it is up again.
-    #[error("the node has not been reached for a while")]
-    Unreachable,
-}
+#[error("the node's life ended before it acknowledged")]
+pub struct PeerGone;
 
 /// Called once, on a thread of the runtime or on the one that reported the end of a life. Must
 /// not block; may send again.
-pub type Done = Box<dyn FnOnce(Result<(), Lost>) + Send>;
-
-/// Who waits for a frame's end.
-pub enum Waiting {
-    /// Nobody: at QoS 0 it may be dropped silently.
-    Nobody,
-    /// Until it is taken over, or a life ends.
-    Patiently(Done),
-    /// As long as the node counts as reachable, no longer.
-    WhileReachable(Done),
-}
+pub type Done = Box<dyn FnOnce(Result<(), PeerGone>) + Send>;
 
 /// Why a frame was not taken; its `done` is dropped without a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

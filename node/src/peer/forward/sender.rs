@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::link::{AfterAcks, Link, Lives, Taken, complete};
 use super::receiver::Inbound;
-use super::{ForwardConfig, ForwardService, Frame, Lost, SendError, Sink, Waiting};
+use super::{Done, ForwardConfig, ForwardService, Frame, PeerGone, SendError, Sink};
 use crate::peer::Dial;
 use crate::state::{Epoch, LogIndex, NodeId};
 
@@ -100,15 +100,15 @@ impl Forwarder {
     /// are delivered in the order of the calls; `lane` should be a hash of the publisher. Never
     /// blocks; callable from any thread.
     ///
-    /// Who is waiting is called once when the node has taken the frame over, or as [`Lost`] says;
-    /// dropped without a call when an error is returned. A QoS 0 frame that nobody waits for may be
-    /// dropped silently (and is counted).
+    /// `done` is called once when the node has taken the frame over or when either node's life
+    /// ended before; it is dropped without a call when an error is returned. A QoS 0 frame
+    /// without `done` may be dropped silently (and is counted).
     ///
     /// # Errors
     /// See [`SendError`].
-    pub fn send(&self, to: NodeId, lane: u16, frame: Frame<'_>, waiting: Waiting) -> Result<(), SendError> {
+    pub fn send(&self, to: NodeId, lane: u16, frame: Frame<'_>, done: Option<Done>) -> Result<(), SendError> {
         let link = self.links.read().get(&to).cloned().ok_or(SendError::PeerGone)?;
-        match link.send(lane, &frame, waiting) {
+        match link.send(lane, &frame, done) {
             Ok(Taken::Queued) => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -165,7 +165,7 @@ impl Forwarder {
     }
 
     /// The node's life `epoch` is over, and every older one: what it has not acknowledged is
-    /// completed with [`Lost::PeerGone`] before this returns.
+    /// completed with [`PeerGone`] before this returns.
     pub fn peer_down(&self, node: NodeId, epoch: Epoch) {
         let closing = {
             let mut known = self.known.lock();
@@ -208,7 +208,7 @@ impl Forwarder {
 
     fn close(&self, links: Vec<Arc<Link>>) {
         for link in links {
-            complete(link.close(), Err(Lost::PeerGone), &self.after_acks);
+            complete(link.close(), Err(PeerGone), &self.after_acks);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Recorder {
 /// Completions in the order of the calls.
 #[derive(Clone)]
 struct Dones {
-    called: watch::Sender<Vec<(u64, Result<(), Lost>)>>,
+    called: watch::Sender<Vec<(u64, Result<(), PeerGone>)>>,
 }
 
 impl Dones {
@@ -78,7 +78,7 @@ impl Dones {
         Some(Box::new(move |result| called.send_modify(|c| c.push((number, result)))))
     }
 
-    async fn count(&self, n: usize) -> Vec<(u64, Result<(), Lost>)> {
+    async fn count(&self, n: usize) -> Vec<(u64, Result<(), PeerGone>)> {
         soon(self.called.subscribe().wait_for(|c| c.len() >= n)).await.unwrap().clone()
     }
 
@@ -168,12 +168,8 @@ impl Node {
     ) -> Result<(), SendError> {
         let payload = number.to_be_bytes();
         let frame = Frame { publication: publication(&payload, qos), barrier, share: None };
-        self.forwarder.send(to, lane, frame, patiently(done))
+        self.forwarder.send(to, lane, frame, done)
     }
-}
-
-fn patiently(done: Option<Done>) -> Waiting {
-    done.map_or(Waiting::Nobody, Waiting::Patiently)
 }
 
 fn publication(payload: &[u8], qos: QoS) -> Publication<'_> {
@@ -241,14 +237,14 @@ async fn everything_about_a_frame_arrives() {
         barrier: 0,
         share: Some(Share::new("$share/g/a/+")),
     };
-    cluster.node(A).forwarder.send(B, 5, frame, Waiting::Nobody).unwrap();
+    cluster.node(A).forwarder.send(B, 5, frame, None).unwrap();
     cluster.node(B).sink.count(1).await;
     let expected = Got { from: A, lane: 1, topic: "a/b".into(), payload, share: Some("$share/g/a/+".into()) };
     assert_eq!(cluster.node(B).sink.got.lock()[..], [expected]);
 
     let payload = vec![0; MAX_FRAME_BYTES];
     let frame = Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 0, share: None };
-    assert_eq!(cluster.node(A).forwarder.send(B, 0, frame, Waiting::Nobody), Err(SendError::TooLarge));
+    assert_eq!(cluster.node(A).forwarder.send(B, 0, frame, None), Err(SendError::TooLarge));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,7 +258,7 @@ async fn a_frame_larger_than_any_message_survives_a_broken_connection() {
         (0..crate::peer::MAX_MESSAGE_BYTES + (8 << 20)).map(|n| (n % 251) as u8).collect();
     payload[..8].copy_from_slice(&2u64.to_be_bytes());
     let frame = Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 0, share: None };
-    a.forwarder.send(B, 0, frame, patiently(dones.done(2))).unwrap();
+    a.forwarder.send(B, 0, frame, dones.done(2)).unwrap();
     assert_eq!(a.send(B, 0, 3, QoS::AtLeastOnce, None), Err(SendError::Congested), "while it waits");
     cluster.proxy(B).cut();
     dones.count(2).await;
@@ -322,7 +318,7 @@ async fn the_end_of_the_receivers_life_gives_back_what_it_did_not_acknowledge() 
         cluster.node(A).send(B, 0, number, QoS::AtLeastOnce, dones.done(number)).unwrap();
     }
     cluster.down(B, 1);
-    let expected: Vec<_> = (0..5).map(|n| (n, if n == 0 { Ok(()) } else { Err(Lost::PeerGone) })).collect();
+    let expected: Vec<_> = (0..5).map(|n| (n, if n == 0 { Ok(()) } else { Err(PeerGone) })).collect();
     assert_eq!(*dones.called.borrow(), expected, "before peer_down returns");
     assert_eq!(cluster.node(A).send(B, 0, 5, QoS::AtLeastOnce, None), Err(SendError::PeerGone));
     assert!(!cluster.node(A).forwarder.is_up(B));
@@ -345,7 +341,7 @@ async fn a_newer_life_ends_the_older() {
     let dones = Dones::new();
     cluster.node(A).send(B, 0, 1, QoS::AtLeastOnce, dones.done(1)).unwrap();
     cluster.up(B, 2);
-    assert_eq!(*dones.called.borrow(), [(1, Err(Lost::PeerGone))]);
+    assert_eq!(*dones.called.borrow(), [(1, Err(PeerGone))]);
     cluster.proxy(B).unblock();
     cluster.node(A).send(B, 0, 2, QoS::AtLeastOnce, dones.done(2)).unwrap();
     dones.count(2).await;
@@ -363,7 +359,7 @@ async fn the_end_of_the_senders_life_gives_back_everything() {
     cluster.down(A, 1);
     let mut called = dones.called.borrow().clone();
     called.sort_by_key(|(n, _)| *n);
-    assert_eq!(called, [(B, Err(Lost::PeerGone)), (3, Err(Lost::PeerGone))]);
+    assert_eq!(called, [(B, Err(PeerGone)), (3, Err(PeerGone))]);
     assert_eq!(cluster.node(A).send(B, 0, 5, QoS::AtLeastOnce, None), Err(SendError::PeerGone));
 
     cluster.proxy(B).unblock();
@@ -385,7 +381,7 @@ async fn who_was_declared_down_is_not_listened_to() {
     eventually(|| !cluster.node(A).forwarder.is_up(B)).await;
     assert_eq!(dones.so_far(), 1);
     cluster.down(A, 1);
-    assert_eq!(dones.count(2).await[1], (1, Err(Lost::PeerGone)));
+    assert_eq!(dones.count(2).await[1], (1, Err(PeerGone)));
     cluster.up(A, 2);
     cluster.node(A).send(B, 0, 2, QoS::AtLeastOnce, dones.done(2)).unwrap();
     dones.count(3).await;
@@ -408,32 +404,6 @@ async fn a_stream_waits_for_the_life_it_means() {
     // It has not heard of the sender's life either, and takes its word for it.
     assert_eq!(dones.count(1).await, [(1, Ok(()))]);
     eventually(|| a.forwarder.is_up(B)).await;
-}
-
-#[tokio::test]
-async fn some_wait_only_while_the_node_is_reachable() {
-    let cluster = Cluster::asleep(2, ForwardConfig::default()).await;
-    let a = cluster.node(A);
-    a.forwarder.peer_up(A, 1);
-    a.forwarder.peer_up(B, 1);
-    let (impatient, patient) = (Dones::new(), Dones::new());
-    for number in 0..4u64 {
-        let payload = number.to_be_bytes();
-        let frame = Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 0, share: None };
-        let waiting = match number % 2 {
-            0 => Waiting::WhileReachable(impatient.done(number).unwrap()),
-            _ => patiently(patient.done(number)),
-        };
-        a.forwarder.send(B, 0, frame, waiting).unwrap();
-    }
-    let lost = Err(Lost::Unreachable);
-    assert_eq!(impatient.count(2).await, [(0, lost), (2, lost)]);
-    assert_eq!(patient.so_far(), 0);
-    cluster.node(B).forwarder.peer_up(B, 1);
-    assert_eq!(patient.count(2).await, [(1, Ok(())), (3, Ok(()))]);
-    cluster.node(B).sink.count(4).await;
-    assert_eq!(cluster.node(B).sink.numbers(A, 0), [0, 1, 2, 3], "delivered all the same");
-    assert_eq!(impatient.so_far(), 2);
 }
 
 #[tokio::test]
@@ -513,13 +483,13 @@ async fn held_lanes_leave_the_connection_to_the_others() {
         for _ in 0..60 {
             let frame =
                 Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 10, share: None };
-            a.forwarder.send(B, lane, frame, Waiting::Nobody).unwrap();
+            a.forwarder.send(B, lane, frame, None).unwrap();
         }
     }
     let dones = Dones::new();
     for number in 0..60 {
         let frame = Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 0, share: None };
-        a.forwarder.send(B, 3, frame, patiently(dones.done(number))).unwrap();
+        a.forwarder.send(B, 3, frame, dones.done(number)).unwrap();
     }
     dones.count(60).await;
     b.applied.send_replace(10);
@@ -536,9 +506,9 @@ async fn shutting_down_completes_what_waits() {
     forwarder.peer_up(B, 1);
     let dones = Dones::new();
     let frame = Frame { publication: publication(b"x", QoS::AtLeastOnce), barrier: 0, share: None };
-    forwarder.send(B, 0, frame, patiently(dones.done(1))).unwrap();
+    forwarder.send(B, 0, frame, dones.done(1)).unwrap();
     shutdown.send_replace(true);
-    assert_eq!(dones.count(1).await, [(1, Err(Lost::PeerGone))]);
+    assert_eq!(dones.count(1).await, [(1, Err(PeerGone))]);
 }
 
 /// Prints what one lane carries; the figure means little in a debug build.
@@ -550,7 +520,7 @@ async fn throughput_note() {
     let began = std::time::Instant::now();
     for _ in 0..FRAMES {
         let frame = Frame { publication: publication(&payload, QoS::AtLeastOnce), barrier: 0, share: None };
-        cluster.node(A).forwarder.send(B, 0, frame, Waiting::Nobody).unwrap();
+        cluster.node(A).forwarder.send(B, 0, frame, None).unwrap();
     }
     cluster.node(B).sink.count(FRAMES as usize).await;
     let per_s = FRAMES as f64 / began.elapsed().as_secs_f64();
