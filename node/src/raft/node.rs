@@ -330,17 +330,25 @@ impl Node {
     /// Whether the node was a member and is not any more. Sure only on a leader that a quorum
     /// confirmed lately, or where its membership was seen.
     pub fn is_removed(&self, node: NodeId) -> bool {
+        // First who has been seen, then who is there, by the very metrics that the former was learned
+        // from: the other way round, or by others, a member that has just been added would be taken
+        // for one that is gone, and would forget the cluster.
+        let seen = self.0.members.lock().contains(&node);
+        let present = {
+            let metrics = self.0.raft.server_metrics();
+            let now = metrics.borrow_watched();
+            now.membership_config.get_node(&node).is_some()
+                || now.committed_membership_config.get_node(&node).is_some()
+        };
+        if present || seen {
+            return !present;
+        }
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
-        if metrics.membership_config.get_node(&node).is_some()
-            || metrics.committed_membership_config.get_node(&node).is_some()
-        {
-            return false;
-        }
-        if self.0.members.lock().contains(&node) {
-            return true;
-        }
-        metrics.state == ServerState::Leader
+        let is_member = metrics.membership_config.get_node(&node).is_some()
+            || metrics.committed_membership_config.get_node(&node).is_some();
+        !is_member
+            && metrics.state == ServerState::Leader
             && metrics
                 .last_quorum_acked
                 .is_some_and(|at| at.elapsed() < Duration::from_millis(self.0.config.election_min_ms))
