@@ -105,6 +105,13 @@ impl Lapse {
         Some(request)
     }
 
+    /// There is no lease: who has noticed that first counts. Whoever leaves something undone because
+    /// of it says so here, or a lapse between two looks would be nobody's.
+    pub(super) fn notice(&self) {
+        let now_ms = env::boot_ms().max(1);
+        let _ = self.since_ms.compare_exchange(0, now_ms, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// The time begins anew, if there still is no lease.
     fn begin_again(&self) {
         self.since_ms.store(0, Ordering::Release);
@@ -192,13 +199,7 @@ impl Broker {
             }
             return;
         }
-        // Who has noticed before counts.
-        let _ = self.lapse.since_ms.compare_exchange(
-            0,
-            env::boot_ms().max(1),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        self.lapse.notice();
         if self.is_patient() {
             return;
         }

@@ -18,6 +18,7 @@ impl Broker {
         let Some(client) = conn.client_arc() else { return };
         if !self.may_acknowledge() {
             // Somebody else may own the session by now; see `pump_all`.
+            self.lapse.notice();
             return;
         }
         let mut from = conn.next_seq();
