@@ -16,6 +16,7 @@ impl Sink for FromPeers {
     fn deliver(&self, _from: NodeId, _lane: u16, publication: &Publication<'_>, share: Option<Share<'_>>) {
         // Written by `flush`, once for the whole batch.
         session::hold(|| match share {
+            Some(share) if share.is_fence() => 0,
             Some(share) => usize::from(self.0.deliver_shared(share, publication)),
             None => self.0.deliver_here(publication),
         });

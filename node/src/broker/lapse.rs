@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Broker;
-use crate::config::Minority;
 use crate::env;
 use crate::mqtt::ReasonCode;
 use crate::session::{self, Conn, Ended};
@@ -23,6 +22,17 @@ const WAITING_MAX: usize = 65_536;
 const WAITING_MAX_BYTES: usize = 64 << 20;
 /// What a 5.0 client is told beside the reason code.
 pub(super) const WHY: &str = "this node has lost the majority of its cluster; another one may serve you";
+
+/// What a node does for its clients while it is cut off from the majority of its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Minority {
+    /// Passes QoS 0 between them, acknowledges nothing.
+    Qos0,
+    /// Closes their connections and lets nobody in.
+    Close,
+    /// Also acknowledges what concerns clean sessions of this node alone.
+    Available,
+}
 
 /// How a node behaves without its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

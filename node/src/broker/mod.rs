@@ -38,7 +38,7 @@ pub use apply::Applier;
 pub use clients::Clients;
 pub use clock::ClusterClock;
 pub use inbox::FromPeers;
-pub use lapse::LapseRules;
+pub use lapse::{LapseRules, Minority};
 pub use life::Rebirth;
 pub use service::Front;
 

@@ -2,6 +2,7 @@
 //! `apply` on every node; everything else goes straight to the subscribers here and over the
 //! forward streams to the nodes that own the others. A publish takes exactly one of them.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -249,6 +250,8 @@ impl Broker {
         let lane = lane_of(conn);
         let barrier = order.as_deref().map_or(0, PublishOrder::barrier);
         let targets = plan.nodes.iter().map(|node| (*node, None));
+        // The copy that outlives this call, shared by all the groups.
+        let copy = OnceCell::new();
         let shared = plan.shared.iter().map(|(filter, node)| (*node, Some(Share::new(filter))));
         for (node, share) in targets.chain(shared) {
             if node == wiring.me {
@@ -269,7 +272,7 @@ impl Broker {
             // At QoS 2 a member may have it [MQTT-4.8.2-5].
             let again = share.filter(|_| publication.qos == QoS::AtLeastOnce).map(|share| {
                 let filter: Box<str> = share.filter.into();
-                (filter, publication.to_message())
+                (filter, Arc::clone(copy.get_or_init(|| publication.to_message())))
             });
             let done = Box::new(move |result: Result<(), PeerGone>| {
                 // Taken over, or the owner's life is over and its clean subscribers with it: another

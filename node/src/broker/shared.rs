@@ -45,7 +45,7 @@ impl Broker {
             return Some(*only);
         }
         let wiring = self.wiring()?;
-        let strategy = wiring.sharing.strategy_of(filter);
+        let strategy = self.strategy_of(filter);
         if strategy == Strategy::Local && nodes.iter().any(|(node, _)| *node == wiring.me) {
             return Some(wiring.me);
         }
@@ -82,10 +82,6 @@ impl Broker {
         publication: &Publication<'_>,
         except: Option<u64>,
     ) -> Taken {
-        if share.filter.is_empty() {
-            // A fence; see [`Frame::FENCE`].
-            return Taken::Yes;
-        }
         let online = self.online_at_qos_0(share.filter, publication.qos);
         let fanout = Fanout::new(self, publication);
         let mut unable: SmallVec<[u64; 4]> = except.into_iter().collect();

@@ -21,7 +21,7 @@ pub use sections::{
     ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, SharedConfig,
     TcpConfig, TlsConfig, WsConfig,
 };
-pub use value::{HostPort, LogFormat, Minority, QueueFull};
+pub use value::{HostPort, LogFormat};
 
 use section::Section;
 

@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::section;
-use super::value::{HostPort, LogFormat, Minority, QueueFull, one_of, range};
-use crate::broker::LapseRules;
+use super::value::{HostPort, LogFormat, one_of, range};
+use crate::broker::{LapseRules, Minority};
 use crate::net::TlsFiles;
 use crate::session::{Durability, Limits};
 use crate::sharing::{GroupRule, Sharing, Strategy};
-use crate::state::limits::{NodeLimits, QueueLimits};
+use crate::state::limits::{NodeLimits, QueueLimits, WhenFull};
 
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -173,7 +173,7 @@ section! {
         /// What becomes of a message that exceeds a persistent session's queue. drop_oldest: the
         /// oldest that was not sent makes room. refuse: it is not queued, and a publisher of MQTT
         /// 5.0 whose message nobody else takes gets 0x97 Quota exceeded.
-        session_queue_full: QueueFull = QueueFull::DropOldest;
+        session_queue_full: WhenFull = WhenFull::DropOldest;
     }
 }
 

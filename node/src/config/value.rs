@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::broker::Minority;
 use crate::session::Durability;
 use crate::sharing::{GroupRule, Strategy};
 use crate::state::limits::WhenFull;
@@ -34,6 +35,15 @@ pub struct HostPort {
     /// Without the brackets of an IPv6 address.
     pub host: String,
     pub port: u16,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 impl FromStr for HostPort {
@@ -211,59 +221,25 @@ impl<T: Setting> Setting for Vec<T> {
 
 /// A key whose value is one of a few words.
 macro_rules! word_setting {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_meta])* $variant),+ }
-
+    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl Setting for $name {
             fn read(input: &Input<'_>) -> Result<Self, String> {
-                match input {
-                    $(Input::Text($word) => return Ok(Self::$variant),)+
-                    Input::Toml(value) => match value.as_str() {
-                        $(Some($word) => return Ok(Self::$variant),)+
-                        _ => {}
-                    },
-                    _ => {}
+                let expected = || format!("expected one of: {}", [$($word),+].join(", "));
+                match text_of(input, "a word").map_err(|_| expected())? {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(expected()),
                 }
-                Err(format!("expected one of: {}", [$($word),+].join(", ")))
             }
 
             fn show(&self) -> String {
-                match self { $(Self::$variant => format!("{:?}", $word)),+ }
+                quote(match self { $(Self::$variant => $word),+ })
             }
         }
     };
 }
-
-word_setting! {
-    /// How log lines are written.
-    LogFormat {
-        /// For people.
-        Text = "text",
-        /// One JSON object per line.
-        Json = "json",
-    }
-}
-
-word_setting! {
-    /// What becomes of messages that exceed a persistent session's queue.
-    QueueFull {
-        /// The oldest makes room.
-        DropOldest = "drop_oldest",
-        /// The new one is not queued.
-        Refuse = "refuse",
-    }
-}
-
-impl From<QueueFull> for WhenFull {
-    fn from(configured: QueueFull) -> Self {
-        match configured {
-            QueueFull::DropOldest => Self::DropOldest,
-            QueueFull::Refuse => Self::Refuse,
-        }
-    }
-}
+word_setting!(LogFormat { Text = "text", Json = "json" });
+word_setting!(WhenFull { DropOldest = "drop_oldest", Refuse = "refuse" });
+word_setting!(Minority { Qos0 = "qos0", Close = "close", Available = "available" });
 
 impl Setting for Durability {
     fn read(input: &Input<'_>) -> Result<Self, String> {
@@ -275,18 +251,6 @@ impl Setting for Durability {
 
     fn show(&self) -> String {
         quote(self.name())
-    }
-}
-
-word_setting! {
-    /// What a node does for its clients while it is cut off from the majority of its cluster.
-    Minority {
-        /// Passes QoS 0 between them, acknowledges nothing.
-        Qos0 = "qos0",
-        /// Closes their connections and lets nobody in.
-        Close = "close",
-        /// Also acknowledges what concerns clean sessions of this node alone.
-        Available = "available",
     }
 }
 

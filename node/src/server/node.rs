@@ -58,7 +58,7 @@ pub fn describe(
         sharing: (&config.shared).into(),
         ..NodeInfo::default()
     };
-    info.limits.queue.when_full = config.mqtt.session_queue_full.into();
+    info.limits.queue.when_full = config.mqtt.session_queue_full;
     for bound in mqtt.iter().filter(|bound| bound.acceptor().is_none()) {
         match bound.kind() {
             Kind::Tcp => info.mqtt_addr = shown(bound.address()),
@@ -412,11 +412,7 @@ impl Node {
         };
         if !member.broker.is_stopping() {
             error!(why, "consensus has stopped on this node");
-            self.ended.send_if_modified(|ended| {
-                let first = ended.is_none();
-                ended.get_or_insert(Ended::Failed(why));
-                first
-            });
+            self.end(Ended::Failed(why));
         }
     }
 
@@ -426,6 +422,11 @@ impl Node {
         if let Err(error) = env::blocking(move || identity.set_forgotten()).await {
             error!(%error, "cannot note on disk that the cluster has forgotten this node");
         }
+        self.end(why);
+    }
+
+    /// The first reason counts.
+    fn end(&self, why: Ended) {
         self.ended.send_if_modified(|ended| {
             let first = ended.is_none();
             ended.get_or_insert(why);

@@ -12,6 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use super::queue::is_expired;
 use crate::mqtt::Message;
 
+/// Bytes that are put away at a time.
+const STORE_BYTES: u64 = 4 << 20;
+/// Bytes of surplus that may wait to be put away.
+const OVERFULL_BYTES: u64 = 32 << 20;
+
 /// Takes messages off the memory. Calls block.
 pub trait Shelf: Send + Sync {
     /// Stores these messages, and calls [`Parcel::put_away`] for each that it stored.
@@ -126,11 +131,6 @@ impl Stock {
         self.held_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
-
-/// Bytes that are put away at a time.
-const STORE_BYTES: u64 = 4 << 20;
-/// Bytes of surplus that may wait to be put away.
-const OVERFULL_BYTES: u64 = 32 << 20;
 
 /// A message in any number of queues.
 pub struct Parcel {

@@ -1,5 +1,6 @@
 //! The simulated clients, and what they share.
 
+mod attendance;
 pub mod cast;
 mod hoarder;
 mod lapsing;

@@ -48,6 +48,11 @@ impl<'a> Share<'a> {
     pub fn new(filter: &'a str) -> Self {
         Self { filter, moves: 0, hops: 0 }
     }
+
+    /// Whether this is what [`Frame::FENCE`] carries instead of a filter.
+    pub fn is_fence(&self) -> bool {
+        self.filter.is_empty()
+    }
 }
 
 impl Frame<'static> {

@@ -80,19 +80,7 @@ impl Lease {
         debug_assert!(times.are_consistent());
         let (applied, told) = watch::channel(0);
         let core = Core::new(host.clone(), times, told);
-        let shared = Arc::new(Shared {
-            host,
-            times,
-            dial,
-            core: core.clone(),
-            deadline_ms: AtomicU64::new(0),
-            applied,
-            min_applied: AtomicU64::new(0),
-            wake: Notify::new(),
-            urgent: AtomicBool::new(false),
-            renew_now: AtomicBool::new(false),
-            state: Mutex::default(),
-        });
+        let shared = Shared::new(host, times, dial, core.clone(), applied);
         env::spawn(core.clone().run(shutdown.clone()));
         env::spawn(shared.clone().run(shutdown.clone()));
         Arc::new(Self { shared, core, shutdown })
@@ -218,6 +206,28 @@ struct Asked {
 }
 
 impl Shared {
+    fn new(
+        host: Arc<dyn LeaseHost>,
+        times: LeaseTimes,
+        dial: Arc<dyn Dial>,
+        core: Arc<Core>,
+        applied: watch::Sender<LogIndex>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            times,
+            dial,
+            core,
+            deadline_ms: AtomicU64::new(0),
+            applied,
+            min_applied: AtomicU64::new(0),
+            wake: Notify::new(),
+            urgent: AtomicBool::new(false),
+            renew_now: AtomicBool::new(false),
+            state: Mutex::default(),
+        })
+    }
+
     async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => {}

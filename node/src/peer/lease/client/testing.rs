@@ -62,19 +62,7 @@ impl Lease {
         let (host, times) = (Arc::new(Nobody), LeaseTimes::default());
         let (applied, told) = watch::channel(0);
         let core = Core::new(host.clone(), times, told);
-        let shared = Arc::new(Shared {
-            host: host.clone(),
-            times,
-            dial: host,
-            core: core.clone(),
-            deadline_ms: AtomicU64::new(0),
-            applied,
-            min_applied: AtomicU64::new(0),
-            wake: Notify::new(),
-            urgent: AtomicBool::new(false),
-            renew_now: AtomicBool::new(false),
-            state: Mutex::default(),
-        });
+        let shared = Shared::new(host.clone(), times, host, core.clone(), applied);
         Arc::new(Self { shared, core, shutdown: watch::channel(false).1 })
     }
 
