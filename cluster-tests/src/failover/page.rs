@@ -4,11 +4,10 @@ use std::fmt::Write;
 
 use super::{Figure, Figures, Machine, Role};
 
-/// A node's lease at the leader, milliseconds: what has to wait for a dead node waits this long.
+/// What has to wait for a dead node waits this long: its lease at the leader, and until its end is
+/// seen, committed and applied. The same when it led.
 const LEASE_MS: f64 = 1_800.0;
-/// For the end of a lease to be seen, committed and applied.
-const DETECTION_MS: f64 = 300.0;
-/// Promised in all, also when the leader dies: election, lease, detection.
+/// Promised for what follows a node's death in the end.
 const DEATH_MS: f64 = 3_000.0;
 /// Publishes go on so soon after the leader's death.
 const ELECTION_MS: f64 = 1_000.0;
@@ -32,7 +31,6 @@ enum Bound {
 fn rows(role: Role) -> Vec<Row> {
     // The owner is the leader in some of its kills.
     let elects = role != Role::Follower;
-    let dead = if elects { DEATH_MS } else { LEASE_MS + DETECTION_MS };
     let durable = if elects { Bound::Ms(ELECTION_MS) } else { Bound::AsBefore(Figure::DurableBefore) };
     let durable_dead = if elects { Bound::Ms(ELECTION_MS) } else { Bound::AsBefore(Figure::DurableBefore) };
     let row = |figure, what, bound| Row { figure, what, bound };
@@ -44,9 +42,9 @@ fn rows(role: Role) -> Vec<Row> {
             "PUBACK, for a clean session on a live node",
             Bound::AsBefore(Figure::DirectBefore),
         ),
-        row(Figure::DirectDead, "PUBACK, for a clean session of the dead node", Bound::Ms(dead)),
-        row(Figure::SubAck, "SUBACK", Bound::Ms(dead)),
-        row(Figure::Retained, "PUBACK of a retained message", Bound::Ms(dead)),
+        row(Figure::DirectDead, "PUBACK, for a clean session of the dead node", Bound::Ms(LEASE_MS)),
+        row(Figure::SubAck, "SUBACK", Bound::Ms(LEASE_MS)),
+        row(Figure::Retained, "PUBACK of a retained message", Bound::Ms(LEASE_MS)),
         row(Figure::Back, "a client of the dead node has the CONNACK of another", Bound::Ms(ELECTION_MS)),
         row(
             Figure::Queue,
@@ -159,9 +157,9 @@ the kill; a p99 up to 50 ms above that one counts as kept.\n\
 - A message for a persistent session waits for a quorum, which is there when a follower dies, and after an\n  \
 election when the leader does. One for clean sessions on live nodes waits for these alone.\n\
 - What has to wait for the dead node itself (its clean sessions may have taken a message over; a SUBACK and a\n  \
-retained message promise something of every live node) waits until its lease has run out: 1.8 s, and the\n  \
-time to see and commit it. A new leader grants leases anew and waits a whole one, so that an election comes\n  \
-before it.\n\
+retained message promise something of every live node) waits until its lease has run out: 1.7 s, and the\n  \
+time to see and commit it. When the leader dies the election falls within that time: those who vote say when\n  \
+they last heard a leader, and no lease counts from later than that.\n\
 - Wills are those of clean and of persistent sessions, 3.1.1 and 5.0; all times of a dead node's clients begin\n  \
 with the kill.\n\
 - The owner is the node with the clients, in turn each of the three.\n\n\

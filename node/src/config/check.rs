@@ -117,10 +117,10 @@ fn check_timing(config: &Config, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(
             Place::Key("cluster.election_max_ms"),
             format!(
-                "the worst election ({} ms), the lease ({} ms) and {SWEEP_MS} ms add up to \
+                "the worst election ({} ms), the new leader's first {} ms and {SWEEP_MS} ms add up to \
                  {total} ms, but cluster.failover_promise_ms is {}: lower election_max_ms or promise less",
                 config.worst_election_ms(),
-                lease.lease_ms,
+                lease.settle_ms,
                 cluster.failover_promise_ms
             ),
         ));

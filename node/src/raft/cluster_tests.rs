@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
+use crate::env;
 use crate::peer::{
     self, Channels, ClusterId, Connector, Identity, JoinError, JoinToken, Member, Secret, Verifier,
 };
@@ -317,6 +318,25 @@ async fn nothing_is_lost_or_repeated_when_leaders_die() {
         assert!(of_the_dead.len() >= acknowledged[&1].len());
         assert_eq!(of_the_dead, (0..of_the_dead.len() as u64).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_knows_when_the_old_one_was_last_heard() {
+    let mut nodes = three().await;
+    let first = leader(&nodes).expect("three lead");
+    let killed_ms = env::boot_ms();
+    nodes[first].kill();
+    let survivors: Vec<_> = (0..3).filter(|n| *n != first).collect();
+    let lead = |nodes: &[TestNode]| survivors.iter().copied().find(|n| nodes[*n].node.is_leader());
+    until("another leads", || lead(&nodes).is_some()).await;
+    let elected_ms = env::boot_ms();
+    let node = &nodes[lead(&nodes).expect("somebody leads")].node;
+    let term = node.route().borrow().term;
+    let heard_ms = node.heard_leaders(term).expect("the others voted");
+    // Heard every 50 ms while it lived, and never after; a follower waits 200 ms at least.
+    assert!(heard_ms + 150 >= killed_ms, "the leader died at {killed_ms} and was heard at {heard_ms}");
+    assert!(heard_ms + 150 <= elected_ms, "last heard at {heard_ms}, and another led at {elected_ms}");
+    assert_eq!(node.heard_leaders(term + 1), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

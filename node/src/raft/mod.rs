@@ -7,6 +7,7 @@ mod cluster_tests;
 pub mod codec;
 mod greet;
 mod growth;
+mod heard;
 mod log;
 mod machine;
 mod membership;

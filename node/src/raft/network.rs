@@ -1,6 +1,7 @@
 //! Consensus calls to the other nodes.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
@@ -20,9 +21,11 @@ use rookery_proto::consensus::consensus_client::ConsensusClient;
 use tonic::Status;
 
 use super::codec::Vote;
+use super::heard::Heard;
 use super::transfer;
 use super::types::{PeerNode, SnapshotData, TypeConfig};
 use super::wire::{self, AppendRequest, VoteRequest, VoteResponse};
+use crate::env;
 use crate::peer::{Channels, MAX_MESSAGE_BYTES, PeerChannel};
 use crate::state::NodeId;
 
@@ -41,11 +44,12 @@ type Error = RPCError<TypeConfig>;
 #[derive(Clone)]
 pub struct Network {
     channels: Channels,
+    heard: Arc<Heard>,
 }
 
 impl Network {
-    pub fn new(channels: Channels) -> Self {
-        Self { channels }
+    pub fn new(channels: Channels, heard: Arc<Heard>) -> Self {
+        Self { channels, heard }
     }
 }
 
@@ -54,7 +58,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: NodeId, node: &PeerNode) -> Peer {
         self.channels.suggest(target, &node.peer_addr);
-        Peer { target, channels: self.channels.clone() }
+        Peer { target, channels: self.channels.clone(), heard: self.heard.clone() }
     }
 }
 
@@ -63,6 +67,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Peer {
     target: NodeId,
     channels: Channels,
+    heard: Arc<Heard>,
 }
 
 impl Peer {
@@ -123,6 +128,9 @@ impl NetVote<TypeConfig> for Peer {
     async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, Error> {
         let mut client = self.consensus()?;
         let answer = self.call(option.hard_ttl(), client.vote(wire::vote_request_out(&rpc))).await?;
+        // Who does not say when it heard a leader may have done so just now.
+        let heard_ms = env::boot_ms().saturating_sub(answer.heard_ago_ms.unwrap_or(0));
+        self.heard.by_voter(rpc.vote.leader_id().term, heard_ms);
         wire::vote_response_in(answer).map_err(|e| self.malformed(&e))
     }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::growth::{LogGrowth, SnapshotStats};
+use super::heard::Heard;
 use super::membership;
 use super::network::Network;
 use super::proposer::{Proposer, Route};
@@ -121,6 +122,7 @@ struct Inner {
     me: NodeId,
     raft: Consensus,
     growth: Arc<LogGrowth>,
+    heard: Arc<Heard>,
     channels: Channels,
     proposer: Proposer,
     route: watch::Receiver<Route>,
@@ -161,7 +163,8 @@ impl Node {
             let cleaned = cleaned.await.map_err(|_| StartError::Runtime)?;
             cleaned.map_err(|e| StartError::Storage(e.to_string()))?;
         }
-        let network = Network::new(channels.clone());
+        let heard = Arc::new(Heard::new(env::boot_ms()));
+        let network = Network::new(channels.clone(), heard.clone());
         let growth = machine.growth();
         let raft = runtime
             .spawn(scoped(async move { Consensus::new(me, raft_config, network, log, machine).await }))
@@ -178,6 +181,7 @@ impl Node {
             me,
             raft: raft.clone(),
             growth: growth.clone(),
+            heard,
             channels: channels.clone(),
             proposer: proposer.clone(),
             route: route.clone(),
@@ -319,12 +323,23 @@ impl Node {
     /// This node does not lead, or reaches no quorum.
     pub async fn quorum_round(&self) -> Result<LogIndex, ChangeError> {
         use openraft::errors::LinearizableReadError as E;
+        self.0.heard.here(env::boot_ms());
         match scoped(self.0.raft.get_read_log_id(ReadPolicy::ReadIndex)).await {
             Ok((read, _)) => Ok(read.index()),
             Err(RaftError::APIError(E::ForwardToLeader(f))) => Err(ChangeError::NotLeader(f.leader_id)),
             Err(RaftError::APIError(E::QuorumNotEnough(_))) => Err(ChangeError::NoLeader),
             Err(RaftError::Fatal(_)) => Err(ChangeError::Stopped),
         }
+    }
+
+    /// When this node leads `term`: no round of an earlier leader that a quorum answered began after
+    /// this moment of `env::boot_ms`, nor did one of this leader's own. `None`: it is not known.
+    pub fn heard_leaders(&self, term: u64) -> Option<u64> {
+        self.0.heard.before(term)
+    }
+
+    pub(super) fn heard(&self) -> &Arc<Heard> {
+        &self.0.heard
     }
 
     /// Whether the node was a member and is not any more. Sure only on a leader that a quorum

@@ -18,6 +18,7 @@ use super::transfer::{Damaged, Sink};
 use super::types::{Packed, SnapshotData, TypeConfig};
 use super::wire::{self, Malformed};
 use super::writes::Writes;
+use crate::env;
 use crate::peer::{Admit, MAX_MESSAGE_BYTES, Member, PeerId, Verifier, membership_server};
 
 /// The routes of consensus, for members only, and that of joining. Others may be added.
@@ -63,7 +64,8 @@ impl Service for Handler {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
         let request = wire::vote_request_in(request.into_inner())?;
         let answer = scoped(self.node.raft().vote(request)).await.map_err(stopped)?;
-        Ok(Response::new(wire::vote_response_out(&answer)))
+        let heard_ago_ms = Some(self.node.heard().ago_ms(env::boot_ms()));
+        Ok(Response::new(pb::VoteResponse { heard_ago_ms, ..wire::vote_response_out(&answer) }))
     }
 
     async fn pre_vote(
@@ -81,11 +83,13 @@ impl Service for Handler {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let requests = stream::unfold(request.into_inner(), |mut incoming| async move {
+        let heard = self.node.heard().clone();
+        let requests = stream::unfold((request.into_inner(), heard), |(mut incoming, heard)| async move {
             // A connection that ended is nothing to report; the leader opens another.
             let message = incoming.message().await.ok().flatten()?;
+            heard.here(env::boot_ms());
             match wire::append_in(message) {
-                Ok(request) => Some((request, incoming)),
+                Ok(request) => Some((request, (incoming, heard))),
                 Err(e) => {
                     warn!("refused an append stream: {e}");
                     None
@@ -125,6 +129,7 @@ impl Service for Handler {
             SnapshotData::File(path) => Some(path.clone()),
             SnapshotData::Memory(_) => None,
         };
+        self.node.heard().here(env::boot_ms());
         let snapshot: SnapshotOf<TypeConfig, SnapshotData> =
             SnapshotOf::<TypeConfig, _> { meta, snapshot: data };
         let installed = scoped(self.node.raft().install_full_snapshot(vote, snapshot)).await;

@@ -187,6 +187,7 @@ pub fn vote_response_out(response: &VoteResponse) -> pb::VoteResponse {
         vote: Some(vote_out(&response.vote)),
         last_log: response.last_log_id.as_ref().map(log_id_out),
         granted: response.vote_granted,
+        heard_ago_ms: None,
     }
 }
 

@@ -30,6 +30,10 @@ impl LeaseHost for Host {
         (route.leader == Some(self.raft.id())).then_some(route.term)
     }
 
+    fn heard_leaders(&self, term: u64) -> Option<u64> {
+        self.raft.heard_leaders(term)
+    }
+
     fn term_applied(&self) -> bool {
         self.leading().is_some_and(|term| self.raft.applied_term() == Some(term))
     }

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use super::Invariant;
 use crate::sim::history::{ConnId, Entry, Event, MessageId};
 
-/// A node may lag by a lease (1.8 s) before it is refused another, and the last one it got serves
+/// A node may lag by a lease (1.7 s) before it is refused another, and the last one it got serves
 /// for the fencing time (1.4 s) after it was asked for; the rest is the clocks'.
-const OVERLAP_MAX_MS: u64 = 1800 + 1400 + 300;
+const OVERLAP_MAX_MS: u64 = 1700 + 1400 + 300;
 
 #[derive(Default)]
 pub struct OneOwner {

@@ -13,8 +13,8 @@ use super::lives::Lives;
 use crate::sim::actors::cast::{self, EXPIRING_PUBLISHER, WATCHERS};
 use crate::sim::history::{ConnId, Entry, Event, MessageId};
 
-/// How far a node that has a lease may lag: by the lease (1.8 s) when it asked, at most the fencing
-/// time (1.4 s) ago. Then what it was not granted again has to run out (1.8 s).
+/// How far a node that has a lease may lag: by the lease (1.7 s) when it asked, at most the fencing
+/// time (1.4 s) ago. Then what it was not granted again has to run out (1.7 s).
 const LAG_MAX_MS: u64 = 5_000;
 
 #[derive(Default)]

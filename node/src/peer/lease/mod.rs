@@ -4,7 +4,8 @@
 //! heard from a quorum since the request arrived, and counts for the node from the moment it
 //! sent the request. So a node's own deadline (`fence_ms` after sending) always passes before
 //! any leader, this one or the next, gives the node up (`lease_ms` after the last arrival, or
-//! after it began to lead): a node that may have been declared down knows it without being told.
+//! after the last moment at which an earlier leader can have had a quorum): a node that may have
+//! been declared down knows it without being told.
 //!
 //! Renewals carry the applied index upwards and the minimum over the live nodes downwards, which
 //! is how a node learns that everybody else has applied an entry too.
@@ -32,11 +33,16 @@ pub struct LeaseTimes {
     pub fence_ms: u64,
     /// From one renewal to the next.
     pub renew_ms: u64,
+    /// What a new leader waits at least for the first renewals, before it gives up who had a lease
+    /// of an earlier leader.
+    pub settle_ms: u64,
 }
 
 impl Default for LeaseTimes {
     fn default() -> Self {
-        Self { lease_ms: 1800, fence_ms: 1400, renew_ms: 300 }
+        // Promised is that what waits for a dead node waits for 1.8 s: the lease, and 100 ms to see
+        // that it is over and to commit it.
+        Self { lease_ms: 1700, fence_ms: 1400, renew_ms: 300, settle_ms: 1000 }
     }
 }
 
@@ -50,13 +56,15 @@ impl LeaseTimes {
     /// From a node's death, the leader's included, until its wills have fired and its routes are
     /// gone, at worst, milliseconds. `election_ms`: the slowest election.
     pub fn worst_ms(&self, election_ms: u64) -> u64 {
-        election_ms + self.lease_ms + SWEEP_MS
+        self.lease_ms.max(election_ms + self.settle_ms) + SWEEP_MS
     }
 
     /// Whether a node always knows that its lease is over before the leader gives it up, and a
     /// lost renewal does not cost the lease.
     pub fn are_consistent(&self) -> bool {
-        self.fence_ms + MARGIN_MS <= self.lease_ms && self.renew_ms > 0 && self.renew_ms * 2 <= self.fence_ms
+        self.fence_ms + MARGIN_MS <= self.lease_ms
+            && self.renew_ms > 0
+            && self.renew_ms * 2 <= self.fence_ms.min(self.settle_ms)
     }
 }
 
@@ -81,6 +89,10 @@ pub trait LeaseHost: Send + Sync + 'static {
     fn leader(&self) -> Option<NodeId>;
     /// The term this node leads, `None` while it does not.
     fn leading(&self) -> Option<u64>;
+    /// When this node leads `term`: the last moment, in milliseconds of `env::boot_ms`, at which a
+    /// round that a quorum answered can have begun under an earlier leader, and not before the last
+    /// of this leader's own. `None`: unknown, so perhaps now.
+    fn heard_leaders(&self, term: u64) -> Option<u64>;
     /// Of the term this node leads: an entry proposed in it has been applied here.
     fn term_applied(&self) -> bool;
     /// The last index known to be committed.

@@ -20,8 +20,9 @@ use crate::env;
 use crate::peer::PeerId;
 use crate::state::{Epoch, LogIndex, NodeId};
 
-/// How often the leader looks for expired leases, and every node whether it leads.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the leader looks for expired leases, and every node whether it leads; sooner when a
+/// lease is about to expire.
+const LOOK_INTERVAL_MS: u64 = 50;
 /// A quorum that has not answered by then will not save a lease any more.
 const ROUND_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Grants that may wait in one stream; a stream that does not read them is closed.
@@ -143,18 +144,18 @@ impl Core {
     }
 
     async fn look(&self) {
+        let mut pause_ms = LOOK_INTERVAL_MS;
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            let overdue = {
-                let mut guard = self.lead.lock();
-                let view = self.view();
-                self.current(&mut guard, &view).is_some_and(|lead| {
-                    lead.advance(&view);
-                    !lead.table.expired(view.now_ms).is_empty()
-                })
-            };
-            if overdue {
-                self.round.notify_one();
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = LOOK_INTERVAL_MS;
+            let mut guard = self.lead.lock();
+            let view = self.view();
+            let Some(lead) = self.current(&mut guard, &view) else { continue };
+            lead.advance(&view);
+            match lead.table.first_expiry_ms() {
+                Some(at_ms) if at_ms <= view.now_ms => self.round.notify_one(),
+                Some(at_ms) => pause_ms = pause_ms.min(at_ms - view.now_ms),
+                None => {}
             }
         }
     }
@@ -230,9 +231,10 @@ impl Core {
         };
         if lead.as_ref().is_none_or(|lead| lead.term != term) {
             info!("leases are granted here in term {term}");
+            let heard_ms = self.host.heard_leaders(term).unwrap_or(view.now_ms);
             *lead = Some(Lead {
                 term,
-                table: Table::new(view.now_ms, self.times),
+                table: Table::new(view.now_ms, heard_ms, self.times),
                 streams: BTreeMap::new(),
                 waiting: Vec::new(),
                 min_applied: 0,

@@ -13,7 +13,8 @@ const STALL_MS: u64 = 500;
 /// The leases of one leader's term; a new term begins with a new table.
 pub struct Table {
     times: LeaseTimes,
-    /// The first moment at which leases granted by earlier leaders are over for certain.
+    /// The first moment at which leases granted by earlier leaders are over for certain, and who had
+    /// one has had time to ask for another.
     patient_until_ms: u64,
     observed_ms: u64,
     nodes: BTreeMap<NodeId, Entry>,
@@ -61,11 +62,12 @@ pub enum Refusal {
 }
 
 impl Table {
-    /// Of a leader whose term begins now, or began earlier.
-    pub fn new(now_ms: u64, times: LeaseTimes) -> Self {
+    /// Of a leader whose term begins now, or began earlier. No lease that was granted by another
+    /// leader, or by another table of this one, counts from after `heard_ms`.
+    pub fn new(now_ms: u64, heard_ms: u64, times: LeaseTimes) -> Self {
         Self {
             times,
-            patient_until_ms: now_ms + times.lease_ms,
+            patient_until_ms: (heard_ms.min(now_ms) + times.lease_ms).max(now_ms + times.settle_ms),
             observed_ms: now_ms,
             nodes: BTreeMap::new(),
             history: VecDeque::new(),
@@ -85,7 +87,11 @@ impl Table {
         self.observed_ms = self.observed_ms.max(now_ms);
 
         self.nodes.retain(|node, entry| live.iter().any(|l| l.node == *node && l.epoch == entry.epoch));
-        let expires_at_ms = self.patient_until_ms.max(now_ms + self.times.lease_ms);
+        // Who is live from the first has the lease of an earlier leader, if any; a life that begins
+        // later has a whole one to ask for it.
+        let is_first = self.history.is_empty();
+        let granted_ms = if is_first { 0 } else { now_ms + self.times.lease_ms };
+        let expires_at_ms = self.patient_until_ms.max(granted_ms);
         for live in live {
             self.nodes.entry(live.node).or_insert(Entry {
                 epoch: live.epoch,
@@ -149,6 +155,12 @@ impl Table {
         Ok(())
     }
 
+    /// When the next epoch is to be given up, unless it renews its lease.
+    pub fn first_expiry_ms(&self) -> Option<u64> {
+        let waiting = self.nodes.values().filter(|e| !e.down_proposed);
+        waiting.map(|e| e.expires_at_ms.max(self.patient_until_ms)).min()
+    }
+
     /// The epochs whose lease has run out and that nobody has yet proposed to end.
     pub fn expired(&self, now_ms: u64) -> Vec<(NodeId, Epoch)> {
         if now_ms < self.patient_until_ms {
@@ -195,13 +207,13 @@ mod tests {
 
     use super::*;
 
-    const TIMES: LeaseTimes = LeaseTimes { lease_ms: 1800, fence_ms: 1400, renew_ms: 300 };
+    const TIMES: LeaseTimes = LeaseTimes { lease_ms: 1800, fence_ms: 1400, renew_ms: 300, settle_ms: 1000 };
     const A: Live = Live { node: 1, epoch: 10, up_at: 5 };
     const B: Live = Live { node: 2, epoch: 20, up_at: 6 };
 
     /// Leads since time 0, looked at every 100 ms up to `now_ms`.
     fn leading(now_ms: u64, committed: LogIndex) -> Table {
-        let mut table = Table::new(0, TIMES);
+        let mut table = Table::new(0, 0, TIMES);
         pass(&mut table, 0, now_ms, committed);
         table
     }
@@ -266,7 +278,29 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_gives_nobody_up_before_a_full_lease() {
+    fn a_new_leader_waits_for_the_leases_of_the_old_from_when_that_was_last_heard() {
+        let mut table = Table::new(700, 100, TIMES);
+        pass(&mut table, 700, 1899, 7);
+        assert_eq!(table.first_expiry_ms(), Some(1900));
+        assert!(table.expired(1899).is_empty());
+        table.observe(1900, &[A, B], 7);
+        assert_eq!(table.expired(1900).len(), 2);
+    }
+
+    #[test]
+    fn a_leader_elected_late_gives_everybody_time_to_ask() {
+        let mut table = Table::new(5000, 100, TIMES);
+        pass(&mut table, 5000, 5500, 7);
+        table.renew(5500, true, &ask(5490, 7), &ok(5495)).unwrap();
+        pass(&mut table, 5500, 5999, 7);
+        assert!(table.expired(5999).is_empty());
+        table.observe(6000, &[A, B], 7);
+        assert_eq!(table.expired(6000), [(B.node, B.epoch)]);
+        assert!(!table.declare_down(6000, A.node, A.epoch));
+    }
+
+    #[test]
+    fn a_leader_that_may_have_been_deposed_a_moment_ago_waits_a_full_lease() {
         let mut table = leading(1799, 7);
         assert!(table.expired(1799).is_empty());
         assert!(!table.declare_down(1799, A.node, A.epoch));
@@ -276,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_life_that_begins_late_has_a_full_lease_to_say_something() {
-        let mut table = Table::new(0, TIMES);
+        let mut table = Table::new(0, 0, TIMES);
         for at in (0..3000).step_by(100) {
             table.observe(at, &[], 7);
         }
@@ -369,8 +403,8 @@ mod tests {
         assert_eq!(table.min_applied(&[B]), 45);
     }
 
-    /// One node, two leaders. The first leads until the second begins; a round of the first
-    /// succeeds only if it began before that.
+    /// One node, two leaders. The first is heard until some time before the second begins; a round
+    /// of the first succeeds only if it began by then.
     #[derive(Clone, Copy, Debug)]
     struct Request {
         sent_ms: u64,
@@ -403,11 +437,13 @@ mod tests {
         fn no_node_lives_on_when_it_is_declared_down(
             requests in proptest::collection::vec(request(), 0..60),
             takeover_ms in 0u64..10_000,
+            silence_ms in 0u64..3000,
             look_ms in 1u64..200,
             pauses in proptest::collection::vec((0u64..14_000, 0u64..4000), 0..3),
             committed: bool,
         ) {
-            let mut tables = [Table::new(0, TIMES), Table::new(takeover_ms, TIMES)];
+            let heard_ms = takeover_ms.saturating_sub(silence_ms);
+            let mut tables = [Table::new(0, 0, TIMES), Table::new(takeover_ms, heard_ms, TIMES)];
             // (time of the grant at the leader, request)
             let mut grants: Vec<(u64, Request)> = requests
                 .iter()
@@ -433,7 +469,7 @@ mod tests {
                     table.observe(now, live, 7);
                     for (node, epoch) in table.expired(now) {
                         // As the service does: ask a quorum before giving anybody up.
-                        let leads = (which == 1) == (now >= takeover_ms);
+                        let leads = if which == 1 { now >= takeover_ms } else { now <= heard_ms };
                         if leads && table.declare_down(now, node, epoch) {
                             declared = declared.or(Some(now));
                         }
@@ -442,7 +478,7 @@ mod tests {
                 while let Some((at, r)) = grants.next_if(|(at, _)| *at <= now) {
                     let table = &mut tables[usize::from(r.second)];
                     let began_ms = r.sent_ms + r.travel_ms + r.wait_ms;
-                    let succeeded = if r.second { began_ms >= takeover_ms } else { began_ms < takeover_ms };
+                    let succeeded = if r.second { began_ms >= takeover_ms } else { began_ms <= heard_ms };
                     let arrived_ms = r.sent_ms + r.travel_ms;
                     let round = Round { began_ms, succeeded };
                     if table.renew(at, true, &ask(arrived_ms, 7), &round).is_ok() {

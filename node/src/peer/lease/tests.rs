@@ -10,7 +10,7 @@ use crate::env;
 use crate::peer::testing::{Network, Proxy};
 
 /// Quicker than the real ones.
-const TIMES: LeaseTimes = LeaseTimes { lease_ms: 1200, fence_ms: 900, renew_ms: 100 };
+const TIMES: LeaseTimes = LeaseTimes { lease_ms: 1200, fence_ms: 900, renew_ms: 100, settle_ms: 600 };
 
 /// A consensus that always agrees with the test.
 struct World {
@@ -21,6 +21,8 @@ struct World {
 
 struct State {
     term: u64,
+    /// When the term began.
+    since_ms: u64,
     leader: NodeId,
     has_quorum: bool,
     term_applied: bool,
@@ -57,6 +59,10 @@ impl LeaseHost for Host {
     fn leading(&self) -> Option<u64> {
         let state = self.world.state.lock();
         (state.leader == self.id).then_some(state.term)
+    }
+
+    fn heard_leaders(&self, _: u64) -> Option<u64> {
+        Some(self.world.state.lock().since_ms)
     }
 
     fn term_applied(&self) -> bool {
@@ -104,6 +110,7 @@ impl World {
         let mut state = self.state.lock();
         state.leader = node;
         state.term += 1;
+        state.since_ms = env::boot_ms();
     }
 
     async fn downs(&self, n: usize) -> Vec<Down> {
@@ -125,6 +132,7 @@ impl Cluster {
         let network = Network::of(3).await;
         let state = State {
             term: 1,
+            since_ms: env::boot_ms(),
             leader: 1,
             has_quorum: true,
             term_applied: true,
@@ -207,8 +215,9 @@ fn the_default_times_keep_the_promise_with_the_default_election() {
     let times = LeaseTimes::default();
     // Lease of the old leader 400 ms and a random time-out of up to 400 ms.
     assert!(times.are_consistent());
-    assert_eq!(times.worst_ms(800), 2900);
-    assert!(!LeaseTimes { fence_ms: 1700, ..times }.are_consistent());
+    assert_eq!(times.worst_ms(600), 2000);
+    assert_eq!(times.worst_ms(800), 2100);
+    assert!(!LeaseTimes { fence_ms: 1600, ..times }.are_consistent());
     assert!(!LeaseTimes { renew_ms: 800, ..times }.are_consistent());
 }
 

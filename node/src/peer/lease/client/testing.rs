@@ -23,6 +23,10 @@ impl LeaseHost for Nobody {
         None
     }
 
+    fn heard_leaders(&self, _: u64) -> Option<u64> {
+        None
+    }
+
     fn term_applied(&self) -> bool {
         false
     }
