@@ -240,6 +240,36 @@ fn every_node_is_alone_and_none_acknowledges_anything() {
 }
 
 #[test]
+fn followers_that_cannot_reach_each_other_still_deliver_to_each_other() {
+    let mut cluster = Cluster::linked("");
+    let a = cluster.follower(&[]);
+    let b = cluster.follower(&[a]);
+    let topic = fresh("around");
+    let mut subscriber = Client::connect(cluster.mqtt(b), &Options::v5(&fresh("sub"))).expect("connects");
+    subscriber.subscribe(&[(&topic, 2)]).expect("SUBACK");
+    let mut publisher = Client::connect(cluster.mqtt(a), &Options::v5(&fresh("pub"))).expect("connects");
+    let relayed = |cluster: &Cluster| cluster.metric(a, "rookery_forward_lanes_relayed");
+    let silence = under_load(&mut cluster, a, |cluster, traffic, _| {
+        cluster.links().cut(a, b);
+        let mut exchange = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                let code = publisher.publish(&topic, number.to_string(), 2).expect("acknowledged");
+                assert_eq!(code, 0);
+                let got = subscriber.recv(SOON).expect("delivered").text();
+                assert_eq!(got, number.to_string(), "once, and in order");
+            }
+        };
+        exchange(0..50);
+        assert!(relayed(cluster) > 0.0, "there is no other way");
+        traffic.wait_more(200);
+        cluster.links().heal();
+        eventually("the direct way is taken again", SOON, || (relayed(cluster) == 0.0).then_some(()));
+        exchange(50..60);
+    });
+    assert!(silence < SILENCE, "nothing was acknowledged for {silence:?}");
+}
+
+#[test]
 fn links_that_flap_lose_nothing() {
     let mut cluster = Cluster::linked("");
     let watcher = cluster.follower(&[]);

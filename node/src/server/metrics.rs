@@ -105,6 +105,11 @@ impl Collector for NodeCollector {
                 member.broker.queue_memory_bytes(),
             ),
             ("forward_queue_bytes", "Bytes waiting for other nodes", forward.queued_bytes),
+            (
+                "forward_lanes_relayed",
+                "Streams to other nodes that go by way of a third, for want of a direct one",
+                forward.relayed_lanes,
+            ),
             ("leader", "1 on the node that leads", u64::from(member.raft.is_leader())),
             ("lease_valid", "1 while this node may acknowledge", u64::from(member.lease.is_valid())),
             ("disk_free_bytes", "Bytes free for this node's data", node.disk().free_bytes()),

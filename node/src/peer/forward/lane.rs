@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use rookery_proto::peer::lane_request::Part;
 use rookery_proto::peer::{LaneBatch, LaneHello, LaneRequest};
 
-use super::{CHUNK_BYTES, Done, ForwardConfig, Frame, codec};
+use super::way::Way;
+use super::{CHUNK_BYTES, Done, ForwardConfig, Frame, RELAYED_WINDOW_BYTES, codec};
 use crate::env;
 
 /// What a frame costs beside its bytes: its completion and its share of a batch.
@@ -29,6 +30,8 @@ pub(super) struct Lane {
     used: Arc<AtomicUsize>,
     /// When the stream went down; 0 while it is up.
     down_since_ms: AtomicU64,
+    /// It is up by way of another node.
+    relayed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,8 +42,9 @@ struct State {
     unsent: usize,
     /// How many bytes of the first of those were sent on this stream.
     chunked: usize,
-    /// Sent on this stream and not acknowledged, bytes.
+    /// Sent on this stream and not acknowledged, bytes, and how many that may be.
     in_flight: usize,
+    window_bytes: usize,
     next_seq: u64,
     /// Every frame up to here is acknowledged.
     taken: u64,
@@ -81,6 +85,7 @@ impl Lane {
             window_bytes: config.window_bytes,
             used,
             down_since_ms: AtomicU64::new(env::boot_ms().max(1)),
+            relayed: AtomicBool::new(false),
         }
     }
 
@@ -110,11 +115,16 @@ impl Lane {
     }
 
     /// A new stream takes over; an older one that still runs ends.
-    pub(super) fn stream(self: &Arc<Self>, hello: LaneHello) -> Outgoing {
+    pub(super) fn stream(self: &Arc<Self>, hello: LaneHello, way: Way) -> Outgoing {
+        let relayed = way != Way::Direct;
         let (stream, waker) = {
             let mut state = self.state.lock();
-            (state.detach(), state.waker.take())
+            let stream = state.detach();
+            state.window_bytes =
+                if relayed { self.window_bytes.min(RELAYED_WINDOW_BYTES) } else { self.window_bytes };
+            (stream, state.waker.take())
         };
+        self.relayed.store(relayed, Ordering::Relaxed);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -180,6 +190,17 @@ impl Lane {
         Ok(dones)
     }
 
+    /// How far the receiver has got, if it has been sent more than that.
+    pub(super) fn unacknowledged_after(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.in_flight > 0).then_some(state.taken)
+    }
+
+    /// The stream is up, and goes by way of another node.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.down_since_ms.load(Ordering::Relaxed) == 0 && self.relayed.load(Ordering::Relaxed)
+    }
+
     /// The stream broke; the next one starts with the oldest frame that is not acknowledged.
     pub(super) fn detach(&self) {
         self.state.lock().detach();
@@ -230,7 +251,7 @@ impl Lane {
             }
             if let Some(batch) = state.sealed.get(state.unsent) {
                 let (len, from) = (batch.bytes.len(), state.chunked);
-                if from > 0 || state.in_flight == 0 || state.in_flight + len <= self.window_bytes {
+                if from > 0 || state.in_flight == 0 || state.in_flight + len <= state.window_bytes {
                     let upto = len.min(from + CHUNK_BYTES);
                     let chunk = LaneBatch {
                         first_seq: batch.first_seq,

@@ -1,21 +1,21 @@
 //! The lanes to one life of one node, and the tasks that keep their streams open.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use rookery_proto::peer::forward_client::ForwardClient;
 use rookery_proto::peer::{LaneAck, LaneHello};
 use tokio::sync::watch;
 use tonic::Status;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::lane::{BadAck, FRAME_OVERHEAD_BYTES, Lane};
+use super::way::{Links, Way, Ways};
 use super::{Done, ForwardConfig, Frame, PeerGone, SendError, WIRE_VERSION, codec};
 use crate::env;
 use crate::mqtt::QoS;
+use crate::peer::Dial;
 use crate::peer::backoff::Backoff;
-use crate::peer::{Dial, MAX_MESSAGE_BYTES};
 use crate::state::{Epoch, NodeId};
 
 const FIRST_PAUSE_MS: u64 = 20;
@@ -29,6 +29,7 @@ pub(super) type AfterAcks = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 /// Both ends of a link: sequence numbers mean something only between these two lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lives {
+    pub(super) me: NodeId,
     pub(super) my_epoch: Epoch,
     pub(super) peer: NodeId,
     pub(super) peer_epoch: Epoch,
@@ -71,6 +72,7 @@ impl Link {
     pub(super) fn start(
         &self,
         dial: &Arc<dyn Dial>,
+        links: &Weak<Links>,
         after_acks: &AfterAcks,
         shutdown: &watch::Receiver<bool>,
     ) {
@@ -79,7 +81,7 @@ impl Link {
                 lives: self.lives,
                 number,
                 lane: lane.clone(),
-                dial: dial.clone(),
+                ways: Ways::new(self.lives.peer, dial.clone(), links.clone()),
                 after_acks: after_acks.clone(),
             };
             env::spawn(task.run(self.closed.subscribe(), shutdown.clone()));
@@ -109,6 +111,10 @@ impl Link {
         self.lanes.iter().all(|lane| lane.down_ms() < self.grace_ms)
     }
 
+    pub(super) fn relayed_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.is_relayed()).count()
+    }
+
     pub(super) fn used_bytes(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -124,7 +130,7 @@ struct LaneTask {
     lives: Lives,
     number: u16,
     lane: Arc<Lane>,
-    dial: Arc<dyn Dial>,
+    ways: Ways,
     after_acks: AfterAcks,
 }
 
@@ -138,6 +144,10 @@ enum Broken {
     Refused(Box<Status>),
     #[error("the receiver ended the stream")]
     Ended,
+    #[error("the node neither acknowledges nor answers")]
+    Silent,
+    #[error("the node can be reached directly again")]
+    Direct,
     #[error(transparent)]
     BadAck(#[from] BadAck),
 }
@@ -149,20 +159,25 @@ impl From<Status> for Broken {
 }
 
 impl LaneTask {
-    async fn run(self, mut closed: watch::Receiver<bool>, mut shutdown: watch::Receiver<bool>) {
+    async fn run(mut self, mut closed: watch::Receiver<bool>, mut shutdown: watch::Receiver<bool>) {
         let mut backoff = Backoff::new(FIRST_PAUSE_MS, LAST_PAUSE_MS);
+        let mut way = Way::Direct;
         loop {
             let mut welcomed = false;
             let broken = tokio::select! {
                 // A link or forwarder that was dropped ends its tasks as well.
                 _ = closed.wait_for(|closed| *closed) => return,
                 _ = shutdown.wait_for(|stop| *stop) => break,
-                broken = self.stream(&mut welcomed) => broken,
+                broken = self.stream(way, &mut welcomed) => broken,
             };
             self.lane.detach();
             let Lives { peer, peer_epoch, .. } = self.lives;
             if welcomed {
                 backoff.reset();
+            }
+            if matches!(broken, Broken::Direct) {
+                info!("lane {} to node {peer:016x} epoch {peer_epoch}: {broken}", self.number);
+            } else if welcomed {
                 warn!("lane {} to node {peer:016x} epoch {peer_epoch} broke: {broken}", self.number);
             } else {
                 debug!("lane {} to node {peer:016x} epoch {peer_epoch}: {broken}", self.number);
@@ -170,34 +185,63 @@ impl LaneTask {
             tokio::select! {
                 _ = closed.wait_for(|closed| *closed) => return,
                 _ = shutdown.wait_for(|stop| *stop) => break,
-                () = tokio::time::sleep(backoff.next()) => {}
+                found = self.find_way(&mut backoff, &broken) => way = found,
             }
         }
         complete(self.lane.close(), Err(PeerGone), &self.after_acks);
     }
 
-    /// One stream from its opening to its end.
-    async fn stream(&self, welcomed: &mut bool) -> Broken {
-        match self.converse(welcomed).await {
-            Ok(()) => Broken::Ended,
-            Err(broken) => broken,
+    /// The way of the next stream, after the last one broke, when it is time for it.
+    async fn find_way(&mut self, backoff: &mut Backoff, broken: &Broken) -> Way {
+        tokio::time::sleep(backoff.next()).await;
+        match broken {
+            Broken::Direct => Way::Direct,
+            Broken::Silent => self.ways.around(),
+            _ => self.ways.find().await,
         }
     }
 
-    async fn converse(&self, welcomed: &mut bool) -> Result<(), Broken> {
-        let channel = self.dial.bulk(self.lives.peer).ok_or(Broken::NoAddress)?;
-        let mut client = ForwardClient::new(channel)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let outgoing = self.lane.stream(LaneHello {
+    /// One stream from its opening to its end.
+    async fn stream(&self, way: Way, welcomed: &mut bool) -> Broken {
+        let conversation = async {
+            match self.converse(way, welcomed).await {
+                Ok(()) => Broken::Ended,
+                Err(broken) => broken,
+            }
+        };
+        match way {
+            Way::Direct => tokio::select! {
+                broken = conversation => broken,
+                () = self.ways.silent(&self.lane) => Broken::Silent,
+            },
+            Way::Over(_) => tokio::select! {
+                broken = conversation => broken,
+                () = self.ways.direct() => Broken::Direct,
+            },
+        }
+    }
+
+    async fn converse(&self, way: Way, welcomed: &mut bool) -> Result<(), Broken> {
+        let mut client = self.ways.first_stop(way).ok_or(Broken::NoAddress)?;
+        let Lives { me, my_epoch, peer, peer_epoch } = self.lives;
+        let mut hello = LaneHello {
             wire_version: WIRE_VERSION,
-            sender_epoch: self.lives.my_epoch,
-            receiver_epoch: self.lives.peer_epoch,
+            sender_epoch: my_epoch,
+            receiver_epoch: peer_epoch,
             lane: u32::from(self.number),
-        });
+            ..LaneHello::default()
+        };
+        if way != Way::Direct {
+            (hello.sender, hello.receiver) = (me, peer);
+        }
+        let outgoing = self.lane.stream(hello, way);
         let stream = outgoing.id();
         let open = async {
-            let mut acks = client.lane(outgoing).await?.into_inner();
+            let mut acks = match way {
+                Way::Direct => client.lane(outgoing).await?,
+                Way::Over(_) => client.relay(outgoing).await?,
+            }
+            .into_inner();
             let LaneAck { taken } = acks.message().await?.ok_or(Broken::Ended)?;
             Ok::<_, Broken>((acks, taken))
         };
@@ -205,6 +249,13 @@ impl LaneTask {
             tokio::time::timeout(OPEN_TIMEOUT, open).await.map_err(|_| Broken::TimedOut)??;
         complete(self.lane.welcome(stream, taken)?, Ok(()), &self.after_acks);
         *welcomed = true;
+        if let Way::Over(between) = way {
+            warn!(
+                "lane {} to node {peer:016x} epoch {peer_epoch} goes by way of node {between:016x}, since there \
+                 is no direct one",
+                self.number
+            );
+        }
         while let Some(LaneAck { taken }) = acks.message().await? {
             complete(self.lane.acknowledge(stream, taken)?, Ok(()), &self.after_acks);
         }

@@ -3,7 +3,8 @@
 //! A sender has a fixed number of lanes to each live node; every lane is one stream that keeps
 //! its order. Frames are numbered, acknowledged cumulatively once the receiver has handed them
 //! to its subscribers' queues, and kept until then, so that a broken connection loses and
-//! repeats nothing. All numbering belongs to one pair of lives: when the sender's or the
+//! repeats nothing. Where two nodes cannot reach each other, their lanes go by way of a third, and
+//! are otherwise the same. All numbering belongs to one pair of lives: when the sender's or the
 //! receiver's epoch ends, what is not acknowledged is given up and said to be so.
 
 pub(crate) mod codec;
@@ -13,6 +14,7 @@ mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use crate::mqtt::{Publication, QoS};
 use crate::state::{LogIndex, NodeId};
@@ -113,6 +115,9 @@ pub const MAX_FRAME_BYTES: usize = (256 << 20) + (1 << 20);
 /// A batch, which is larger than configured only if it is a single large frame, travels in messages
 /// of at most so many bytes.
 const CHUNK_BYTES: usize = 256 << 10;
+/// What may be under way on one lane that goes by way of a third node, bytes: it shares that node's
+/// connection with its own lanes, whose windows leave room for this.
+const RELAYED_WINDOW_BYTES: usize = 256 << 10;
 /// Lanes that a receiver accepts from one sender.
 pub const MAX_LANES: u16 = 256;
 

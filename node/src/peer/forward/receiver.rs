@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use rookery_proto::peer::forward_server::{Forward, ForwardServer};
 use rookery_proto::peer::lane_request::Part;
-use rookery_proto::peer::{LaneAck, LaneBatch, LaneHello, LaneRequest};
+use rookery_proto::peer::{LaneAck, LaneBatch, LaneHello, LaneRequest, ReachAnswer, ReachRequest};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::{MAX_FRAME_BYTES, MAX_LANES, Sink, WIRE_VERSION, codec};
+use super::{MAX_FRAME_BYTES, MAX_LANES, Sink, WIRE_VERSION, codec, way};
 use crate::env;
-use crate::peer::{MAX_MESSAGE_BYTES, PeerId};
+use crate::peer::{Dial, MAX_MESSAGE_BYTES, PeerId};
 use crate::state::{Epoch, LogIndex, NodeId};
 
 /// How long a new stream may stay silent before it has said who it is.
@@ -173,10 +173,38 @@ impl Admitted {
     }
 }
 
+/// Passes the lanes of two nodes that cannot reach each other from the one to the other.
+#[derive(Clone)]
+pub(super) struct Relay {
+    me: NodeId,
+    dial: Arc<dyn Dial>,
+}
+
+impl Relay {
+    pub(super) fn new(me: NodeId, dial: Arc<dyn Dial>) -> Self {
+        Self { me, dial }
+    }
+
+    /// Opens the second half of the way. What comes is asked for when there is room further on, so
+    /// that nothing gathers here.
+    async fn pass_on(&self, hello: LaneHello, requests: Streaming<LaneRequest>) -> Result<Acks, Status> {
+        let unknown = || Status::unavailable(format!("no address of node {:016x} is known", hello.receiver));
+        let channel = self.dial.bulk(hello.receiver).ok_or_else(unknown)?;
+        let first = LaneRequest { part: Some(Part::Hello(hello)) };
+        let rest = tokio_stream::StreamExt::map_while(requests, Result::ok);
+        let onwards = stream::once(std::future::ready(first)).chain(rest);
+        let acks = way::client(channel).relay(onwards).await?.into_inner();
+        Ok(Box::pin(acks))
+    }
+}
+
+type Acks = Pin<Box<dyn Stream<Item = Result<LaneAck, Status>> + Send>>;
+
 /// The gRPC service that takes other nodes' publishes.
 #[derive(Clone)]
 pub struct ForwardService {
     inbound: Arc<Inbound>,
+    relay: Relay,
     sink: Arc<dyn Sink>,
     applied: watch::Receiver<LogIndex>,
     shutdown: watch::Receiver<bool>,
@@ -185,11 +213,12 @@ pub struct ForwardService {
 impl ForwardService {
     pub(super) fn new(
         inbound: Arc<Inbound>,
+        relay: Relay,
         sink: Arc<dyn Sink>,
         applied: watch::Receiver<LogIndex>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        Self { inbound, sink, applied, shutdown }
+        Self { inbound, relay, sink, applied, shutdown }
     }
 
     /// As a server with the limits of peer connections; needs [`PeerId`] in each request.
@@ -200,22 +229,25 @@ impl ForwardService {
     }
 }
 
-#[tonic::async_trait]
-impl Forward for ForwardService {
-    type LaneStream = Pin<Box<dyn Stream<Item = Result<LaneAck, Status>> + Send>>;
+/// What a lane begins with.
+async fn hello(requests: &mut Streaming<LaneRequest>) -> Result<LaneHello, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello"))??;
+    match first {
+        Some(LaneRequest { part: Some(Part::Hello(hello)) }) => Ok(hello),
+        _ => Err(Status::invalid_argument("a lane begins with its hello")),
+    }
+}
 
-    async fn lane(
+impl ForwardService {
+    /// A lane that ends here.
+    async fn receive(
         &self,
-        request: Request<Streaming<LaneRequest>>,
-    ) -> Result<Response<Self::LaneStream>, Status> {
-        let from = PeerId::of(&request)?;
-        let mut requests = request.into_inner();
-        let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no hello"))??;
-        let Some(LaneRequest { part: Some(Part::Hello(hello)) }) = first else {
-            return Err(Status::invalid_argument("a lane begins with its hello"));
-        };
+        from: NodeId,
+        hello: LaneHello,
+        requests: Streaming<LaneRequest>,
+    ) -> Result<Acks, Status> {
         let mut admitted = self.inbound.admit(from, &hello)?;
         let taken = admitted.turn().await?;
         // Acknowledgements are cumulative: a slow reader sees the newest and misses nothing.
@@ -231,7 +263,40 @@ impl Forward for ForwardService {
             gathered: Vec::new(),
         };
         env::spawn(run.run(requests));
-        Ok(Response::new(Box::pin(WatchStream::new(acked).map(|taken| Ok(LaneAck { taken })))))
+        Ok(Box::pin(WatchStream::new(acked).map(|taken| Ok(LaneAck { taken }))))
+    }
+}
+
+#[tonic::async_trait]
+impl Forward for ForwardService {
+    type LaneStream = Acks;
+
+    async fn lane(&self, request: Request<Streaming<LaneRequest>>) -> Result<Response<Acks>, Status> {
+        let from = PeerId::of(&request)?;
+        let mut requests = request.into_inner();
+        let hello = hello(&mut requests).await?;
+        Ok(Response::new(self.receive(from, hello, requests).await?))
+    }
+
+    type RelayStream = Acks;
+
+    async fn relay(&self, request: Request<Streaming<LaneRequest>>) -> Result<Response<Acks>, Status> {
+        let caller = PeerId::of(&request)?;
+        let mut requests = request.into_inner();
+        let hello = hello(&mut requests).await?;
+        if hello.receiver == self.relay.me {
+            let from = hello.sender;
+            return Ok(Response::new(self.receive(from, hello, requests).await?));
+        }
+        if hello.sender != caller {
+            return Err(Status::invalid_argument("a lane goes by way of one node at most"));
+        }
+        Ok(Response::new(self.relay.pass_on(hello, requests).await?))
+    }
+
+    async fn reach(&self, request: Request<ReachRequest>) -> Result<Response<ReachAnswer>, Status> {
+        PeerId::of(&request)?;
+        Ok(Response::new(ReachAnswer {}))
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::link::{AfterAcks, Link, Lives, Taken, complete};
-use super::receiver::Inbound;
+use super::receiver::{Inbound, Relay};
+use super::way::Links;
 use super::{Done, ForwardConfig, ForwardService, Frame, PeerGone, SendError, Sink};
 use crate::peer::Dial;
 use crate::state::{Epoch, LogIndex, NodeId};
@@ -25,7 +26,7 @@ pub struct Forwarder {
     after_acks: AfterAcks,
     /// Serialises changes of lives; never held while completions run.
     known: Mutex<Known>,
-    links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
+    links: Arc<Links>,
     inbound: Arc<Inbound>,
     sent: AtomicU64,
     dropped_qos0: AtomicU64,
@@ -54,6 +55,8 @@ pub struct ForwardStats {
     pub received: u64,
     /// What waits for all nodes, acknowledgements included, bytes.
     pub queued_bytes: u64,
+    /// Streams that go by way of a third node, for want of a direct one.
+    pub relayed_lanes: u64,
 }
 
 impl Forwarder {
@@ -76,7 +79,7 @@ impl Forwarder {
             shutdown,
             after_acks: Arc::new(OnceLock::new()),
             known: Mutex::default(),
-            links: RwLock::default(),
+            links: Arc::default(),
             inbound: Arc::new(Inbound::default()),
             sent: AtomicU64::new(0),
             dropped_qos0: AtomicU64::new(0),
@@ -87,7 +90,8 @@ impl Forwarder {
     /// The receiving side, to be mounted behind the peer verification of the peer server.
     /// `applied` tells the last log index that this node has applied, for barriers.
     pub fn service(&self, sink: Arc<dyn Sink>, applied: watch::Receiver<LogIndex>) -> ForwardService {
-        ForwardService::new(self.inbound.clone(), sink, applied, self.shutdown.clone())
+        let relay = Relay::new(self.me, self.dial.clone());
+        ForwardService::new(self.inbound.clone(), relay, sink, applied, self.shutdown.clone())
     }
 
     /// Calls `hook` after each group of completions, so that what they appended to outboxes is
@@ -150,13 +154,13 @@ impl Forwarder {
                 known.my_epoch = Some(epoch);
                 let closing: Vec<_> = std::mem::take(&mut *self.links.write()).into_values().collect();
                 for (peer, peer_epoch) in &known.up {
-                    self.open(Lives { my_epoch: epoch, peer: *peer, peer_epoch: *peer_epoch });
+                    self.open(epoch, *peer, *peer_epoch);
                 }
                 closing
             } else {
                 let old = self.links.write().remove(&node);
                 if let Some(my_epoch) = known.my_epoch {
-                    self.open(Lives { my_epoch, peer: node, peer_epoch: epoch });
+                    self.open(my_epoch, node, epoch);
                 }
                 Vec::from_iter(old)
             }
@@ -186,24 +190,28 @@ impl Forwarder {
     }
 
     pub fn stats(&self) -> ForwardStats {
-        let queued: usize = self.links.read().values().map(|link| link.used_bytes()).sum();
+        let links = self.links.read();
+        let queued: usize = links.values().map(|link| link.used_bytes()).sum();
+        let relayed: usize = links.values().map(|link| link.relayed_lanes()).sum();
         ForwardStats {
             sent: self.sent.load(Ordering::Relaxed),
             dropped_qos0: self.dropped_qos0.load(Ordering::Relaxed),
             congested: self.congested.load(Ordering::Relaxed),
             received: self.inbound.received(),
             queued_bytes: queued as u64,
+            relayed_lanes: relayed as u64,
         }
     }
 
-    fn open(&self, lives: Lives) {
-        if lives.peer == self.me {
+    fn open(&self, my_epoch: Epoch, peer: NodeId, peer_epoch: Epoch) {
+        if peer == self.me {
             return;
         }
+        let lives = Lives { me: self.me, my_epoch, peer, peer_epoch };
         let link = Arc::new(Link::new(lives, &self.config));
-        self.links.write().insert(lives.peer, link.clone());
+        self.links.write().insert(peer, link.clone());
         let _in_runtime = self.runtime.enter();
-        link.start(&self.dial, &self.after_acks, &self.shutdown);
+        link.start(&self.dial, &Arc::downgrade(&self.links), &self.after_acks, &self.shutdown);
     }
 
     fn close(&self, links: Vec<Arc<Link>>) {

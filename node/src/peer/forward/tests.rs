@@ -2,15 +2,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rookery_proto::peer::lane_request::Part;
+use rookery_proto::peer::{LaneHello, LaneRequest};
 use tokio::sync::watch;
 
 use super::*;
 use crate::mqtt::QoS;
+use crate::peer::Channels;
 use crate::peer::testing::{Network, Proxy};
 use crate::state::Epoch;
 
 const A: NodeId = 1;
 const B: NodeId = 2;
+const C: NodeId = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Got {
@@ -96,6 +100,7 @@ struct Node {
 struct Cluster {
     nodes: Vec<Node>,
     proxies: Vec<Arc<Proxy>>,
+    channels: Vec<Channels>,
     _shutdown: watch::Sender<bool>,
 }
 
@@ -115,7 +120,8 @@ impl Cluster {
                 Node { forwarder, sink, applied }
             })
             .collect();
-        Self { nodes, proxies: network.proxies, _shutdown: shutdown }
+        let Network { channels, proxies, .. } = network;
+        Self { nodes, proxies, channels, _shutdown: shutdown }
     }
 
     /// All live in epoch 1.
@@ -125,6 +131,22 @@ impl Cluster {
             cluster.up(node, 1);
         }
         cluster
+    }
+
+    /// The first life of all, of which `silent` knows nothing but its own: it calls nobody, and so
+    /// tells nobody where it really is.
+    fn all_up_but_heard_by(&self, silent: NodeId) {
+        for node in 1..=self.nodes.len() as NodeId {
+            let told = (1..).zip(&self.nodes).filter(|(id, _)| *id != silent || node == silent);
+            told.for_each(|(_, n)| n.forwarder.peer_up(node, 1));
+        }
+    }
+
+    /// What only goes from one of these to the other.
+    async fn between(&self, from: NodeId, to: NodeId) -> Arc<Proxy> {
+        let proxy = Proxy::to(self.proxy(to).addr).await;
+        self.channels[from as usize - 1].learn(to, &proxy.addr.to_string());
+        proxy
     }
 
     /// The beginning of a life, applied everywhere.
@@ -404,6 +426,99 @@ async fn a_stream_waits_for_the_life_it_means() {
     // It has not heard of the sender's life either, and takes its word for it.
     assert_eq!(dones.count(1).await, [(1, Ok(()))]);
     eventually(|| a.forwarder.is_up(B)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_cannot_reach_each_other_go_by_way_of_a_third() {
+    const UNTIL: u64 = 3000;
+    let config = ForwardConfig { grace_ms: 100, ..ForwardConfig::default() };
+    let cluster = Cluster::asleep(3, config).await;
+    let link = cluster.between(A, B).await;
+    cluster.all_up_but_heard_by(B);
+    let (a, dones) = (cluster.node(A), Dones::new());
+    let send = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            a.send(B, 0, number, QoS::ExactlyOnce, dones.done(number)).unwrap();
+        }
+    };
+    send(0..1000);
+    dones.count(300).await;
+    link.block();
+    send(1000..2000);
+    dones.count(2000).await;
+    eventually(|| a.forwarder.stats().relayed_lanes == 4).await;
+    assert!(a.forwarder.is_up(B));
+    send(2000..2500);
+    link.unblock();
+    eventually(|| a.forwarder.stats().relayed_lanes == 0).await;
+    send(2500..UNTIL);
+    dones.count(UNTIL as usize).await;
+    assert_eq!(cluster.node(B).sink.numbers(A, 0), Vec::from_iter(0..UNTIL), "once, and in order");
+    assert_eq!(cluster.node(C).sink.got.lock().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_goes_silent_under_way_is_given_up() {
+    let cluster = Cluster::asleep(3, ForwardConfig::default()).await;
+    let link = cluster.between(A, B).await;
+    cluster.all_up_but_heard_by(B);
+    let (a, dones) = (cluster.node(A), Dones::new());
+    a.send(B, 0, 0, QoS::ExactlyOnce, dones.done(0)).unwrap();
+    dones.count(1).await;
+    link.hold();
+    let began = std::time::Instant::now();
+    a.send(B, 0, 1, QoS::ExactlyOnce, dones.done(1)).unwrap();
+    dones.count(2).await;
+    assert!(began.elapsed() < crate::peer::KEEP_ALIVE_TIMEOUT, "{:?}", began.elapsed());
+    assert_eq!(a.forwarder.stats().relayed_lanes, 1);
+    link.release();
+    eventually(|| a.forwarder.stats().relayed_lanes == 0).await;
+    a.send(B, 0, 2, QoS::ExactlyOnce, dones.done(2)).unwrap();
+    dones.count(3).await;
+    assert_eq!(cluster.node(B).sink.numbers(A, 0), [0, 1, 2], "what was under way comes once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_over_another_node_that_ends_is_replaced() {
+    let config = ForwardConfig { grace_ms: 100, ..ForwardConfig::default() };
+    let cluster = Cluster::asleep(4, config).await;
+    let link = cluster.between(A, B).await;
+    let (over_c, over_d) = (cluster.between(C, B).await, cluster.between(4, B).await);
+    link.block();
+    over_d.block();
+    cluster.all_up_but_heard_by(B);
+    let (a, dones) = (cluster.node(A), Dones::new());
+    a.send(B, 0, 0, QoS::AtLeastOnce, dones.done(0)).unwrap();
+    dones.count(1).await;
+    over_d.unblock();
+    over_c.block();
+    a.send(B, 0, 1, QoS::AtLeastOnce, dones.done(1)).unwrap();
+    dones.count(2).await;
+    // The end of the receiver's life is the end of its lanes, whichever way they went.
+    cluster.node(B).forwarder.peer_down(B, 1);
+    a.send(B, 0, 2, QoS::AtLeastOnce, dones.done(2)).unwrap();
+    cluster.down(B, 1);
+    assert_eq!(dones.count(3).await[2], (2, Err(PeerGone)));
+    assert_eq!(cluster.node(B).sink.numbers(A, 0), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_lane_goes_by_way_of_one_node_at_most() {
+    let cluster = Cluster::start(2, ForwardConfig::default()).await;
+    let hello = |sender| LaneHello {
+        wire_version: WIRE_VERSION,
+        sender_epoch: 1,
+        receiver_epoch: 1,
+        lane: 0,
+        sender,
+        receiver: C,
+    };
+    let mut client = way::client(cluster.channels[0].bulk(B).unwrap());
+    for (sender, code) in [(4, tonic::Code::InvalidArgument), (A, tonic::Code::Unavailable)] {
+        let first = LaneRequest { part: Some(Part::Hello(hello(sender))) };
+        let refused = client.relay(tokio_stream::once(first)).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+    }
 }
 
 #[tokio::test]
