@@ -310,7 +310,7 @@ impl Cluster {
 
     /// SIGSTOP: the process is there and does nothing.
     pub fn freeze(&mut self, i: usize) {
-        self.node(i).signal("STOP");
+        self.node(i).pause();
         self.frozen.insert(i);
     }
 

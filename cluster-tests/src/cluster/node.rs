@@ -217,6 +217,14 @@ impl Node {
         signal(self.pid(), name);
     }
 
+    /// SIGSTOP, and waits until every thread stands still. The first to see the signal stops the
+    /// others; on a busy machine they go on serving until then.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        let pid = self.pid();
+        wait::eventually("every thread to stand still", STOP_TIMEOUT, || stands_still(pid).then_some(()));
+    }
+
     /// SIGTERM, and waits for a clean end.
     pub fn stop(&mut self) {
         if !self.running() {
@@ -240,6 +248,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+/// Whether all threads of a process are stopped.
+fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
+    threads.flatten().all(|thread| {
+        // The state follows the name, which may have anything in it, parentheses too.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// Sends a signal to a process that this test started.

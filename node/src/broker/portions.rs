@@ -166,10 +166,9 @@ impl Broker {
     }
 
     /// Tells the cluster which filters this node wants no more, and of which it has fewer members.
-    /// Proposed under the index's
-    /// lock, so that announcements and withdrawals reach the log in their order; `done` is called
-    /// later, once they are applied here. When this life of the node ends before, it is not: the
-    /// index has been emptied.
+    /// Proposed under the index's lock, so that announcements and withdrawals reach the log in their
+    /// order; `done` is called later, once they are applied here. When this life of the node ends
+    /// before, it is not: the index has been emptied.
     fn withdraw(
         self: &Arc<Self>,
         local: RwLockWriteGuard<'_, Local>,
