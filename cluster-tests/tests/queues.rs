@@ -1,5 +1,6 @@
 //! What waits for a persistent session is bounded by what its operator allows, not by memory.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_tests::cluster::Cluster;
@@ -45,6 +46,16 @@ fn put_away(cluster: &Cluster, i: usize) -> u64 {
     files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
 }
 
+fn wait_put_away(cluster: &Cluster) {
+    let all = (MESSAGES * MESSAGE_BYTES) as f64;
+    for i in 1..=3 {
+        cluster_tests::wait::eventually("the queue is on disk", SOON, || {
+            let held = cluster.metric(i, "rookery_queue_memory_bytes");
+            (held <= 1_048_576.0 && put_away(cluster, i) as f64 >= 0.9 * all).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_queue_beyond_memory_is_on_disk_and_comes_back_in_order() {
     let mut cluster = Cluster::start_with(3, CONFIG);
@@ -55,13 +66,7 @@ fn a_queue_beyond_memory_is_on_disk_and_comes_back_in_order() {
     client.disconnect().expect("leaves");
     let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
     publish_all(&mut publisher, &topic);
-    let all = (MESSAGES * MESSAGE_BYTES) as f64;
-    for i in 1..=3 {
-        cluster_tests::wait::eventually("the queue is on disk", SOON, || {
-            let held = cluster.metric(i, "rookery_queue_memory_bytes");
-            (held <= 1_048_576.0 && put_away(&cluster, i) as f64 >= 0.9 * all).then_some(())
-        });
-    }
+    wait_put_away(&cluster);
     // One node comes back with what its log and its snapshots hold, and has no more memory for it.
     cluster.kill9(3);
     cluster.restart(3);
@@ -77,5 +82,44 @@ fn a_queue_beyond_memory_is_on_disk_and_comes_back_in_order() {
         client.ping().expect("connected");
         (1..=3).all(|i| put_away(&cluster, i) <= 68 << 20).then_some(())
     });
+    drop(client);
+}
+
+#[test]
+fn a_group_queues_beyond_memory_for_members_of_both_kinds() {
+    const TO_CLEAN: usize = 2_000;
+    let mut cluster = Cluster::start_with(3, CONFIG);
+    let topic = fresh("work");
+    let filter = format!("$share/workers/{topic}");
+    let options = Options::v5(&fresh("away")).persistent();
+    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
+    assert_eq!(client.subscribe(&[(&filter, 1)]).expect("SUBACK"), [1]);
+    client.disconnect().expect("leaves");
+    let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
+    publish_all(&mut publisher, &topic);
+    wait_put_away(&cluster);
+
+    // A clean member is given what waits by its node, which brings it back for it.
+    let mut clean = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("clean"))).expect("connects");
+    clean.subscribe(&[(&filter, 1)]).expect("SUBACK");
+    for number in 0..TO_CLEAN {
+        let message = clean.recv(SOON).unwrap_or_else(|error| panic!("message {number}: {error}"));
+        assert!(message.text() == text(number), "message {number} is {}", message.text().trim());
+    }
+    clean.disconnect().expect("leaves");
+
+    // What it had not acknowledged waits again, and all of it comes to the persistent member.
+    cluster.kill9(3);
+    cluster.restart(3);
+    let mut client = Client::connect(cluster.mqtt(3), &options).expect("connects");
+    assert!(client.session_present);
+    let mut left: BTreeSet<usize> = (TO_CLEAN..MESSAGES).collect();
+    while !left.is_empty() {
+        let message =
+            client.recv(SOON).unwrap_or_else(|error| panic!("{} did not come: {error}", left.len()));
+        let number: usize = message.text().trim().parse().expect("a number");
+        assert!(message.text() == text(number));
+        left.remove(&number);
+    }
     drop(client);
 }

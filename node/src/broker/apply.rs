@@ -8,7 +8,6 @@ use super::Broker;
 use super::local::Matches;
 use crate::env;
 use crate::mqtt::ReasonCode;
-use crate::peer::forward::Share;
 use crate::raft::{Replica, SnapshotView};
 use crate::session::{self, Ended};
 use crate::state::{Command, Effect, Frozen, LogIndex, Outcome, Pack, PackError, State};
@@ -169,9 +168,9 @@ impl Broker {
                     self.deliver_logged(&message, &found, &online);
                 }
             }
-            Effect::DeliverShared { node, filter, message, moves } => {
+            Effect::DeliverShared { node, filter, parcel, moves } => {
                 if node == wiring.me && self.is_alive() {
-                    self.deliver_shared(Share { moves, ..Share::new(&filter) }, &message.borrow());
+                    self.deliver_parcel(filter, parcel, moves);
                 }
             }
         }

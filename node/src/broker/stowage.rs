@@ -1,7 +1,7 @@
 //! Queued messages that are more than this node holds in memory: put away on its disk, and brought
 //! back when their session's client is there to take them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use super::Broker;
 use crate::env;
+use crate::peer::forward::Share;
 use crate::session::{self, Conn};
-use crate::state::Parcel;
+use crate::state::{Epoch, Parcel};
 
 /// How often it is looked for what to put away. What is queued has at least so long to be taken by
 /// a client before that.
@@ -19,9 +20,23 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// Looks between two that free what only few messages hold.
 const TIDY_EVERY: u32 = 40;
 
-/// The connections that messages are being brought back for.
+/// For whom messages are being brought back.
 #[derive(Default)]
-pub struct Bringing(Mutex<HashSet<u64>>);
+pub struct Bringing {
+    /// Connections.
+    conns: Mutex<HashSet<u64>>,
+    /// Shared subscriptions with members here, and what these are to get, in its order: the first
+    /// is being brought back.
+    groups: Mutex<HashMap<Box<str>, VecDeque<Given>>>,
+}
+
+/// A message that this node was given for its members of a shared subscription.
+struct Given {
+    parcel: Arc<Parcel>,
+    moves: u8,
+    /// The life that it was given to.
+    epoch: Epoch,
+}
 
 impl Broker {
     /// Puts away what is too much for the memory, until stopped.
@@ -65,17 +80,63 @@ impl Broker {
     /// snapshots hold.
     pub(super) fn bring(self: &Arc<Self>, conn: &Arc<Conn>, away: Vec<Arc<Parcel>>) {
         let Some(wiring) = self.wiring() else { return };
-        if !self.bringing.0.lock().insert(conn.id()) {
+        if !self.bringing.conns.lock().insert(conn.id()) {
             return;
         }
         let (broker, conn) = (self.clone(), conn.clone());
         wiring.runtime.spawn(async move {
             let brought = env::blocking(move || away.iter().try_for_each(Parcel::bring)).await;
-            broker.bringing.0.lock().remove(&conn.id());
-            if let Err(error) = brought {
-                panic!("a queued message cannot be read from this node's disk any more: {error}");
-            }
+            broker.bringing.conns.lock().remove(&conn.id());
+            brought.unwrap_or_else(|error| unreadable(&error));
             session::turn(|| broker.pump(&conn));
         });
     }
+
+    /// Delivers to a member of a shared subscription on this node what `apply` gave it. Nothing
+    /// overtakes a message that has to be brought back first.
+    ///
+    /// # Panics
+    /// As [`Self::bring`].
+    pub(super) fn deliver_parcel(self: &Arc<Self>, filter: Box<str>, parcel: Arc<Parcel>, moves: u8) {
+        let Some(wiring) = self.wiring() else { return };
+        let mut groups = self.bringing.groups.lock();
+        if !groups.contains_key(&filter)
+            && let Some(message) = parcel.here()
+        {
+            drop(groups);
+            self.deliver_shared(Share { moves, ..Share::new(&filter) }, &message.borrow());
+            return;
+        }
+        let line = groups.entry(filter.clone()).or_default();
+        line.push_back(Given { parcel, moves, epoch: self.epoch() });
+        if line.len() == 1 {
+            wiring.runtime.spawn(self.clone().deliver_line(filter));
+        }
+    }
+
+    /// Delivers what the members of a shared subscription are to get, one after the other.
+    async fn deliver_line(self: Arc<Self>, filter: Box<str>) {
+        let next = |line: &VecDeque<Given>| line.front().map(|g| (g.parcel.clone(), g.moves, g.epoch));
+        let mut first = self.bringing.groups.lock().get(&filter).and_then(next);
+        while let Some((parcel, moves, epoch)) = first {
+            let message =
+                env::blocking(move || parcel.read()).await.unwrap_or_else(|error| unreadable(&error));
+            // What an ended life was given went with its members.
+            if self.is_alive() && self.epoch() == epoch {
+                let share = Share { moves, ..Share::new(&filter) };
+                session::turn(|| self.deliver_shared(share, &message.borrow()));
+            }
+            let mut groups = self.bringing.groups.lock();
+            let line = groups.entry(filter.clone()).or_default();
+            line.pop_front();
+            first = next(line);
+            if first.is_none() {
+                groups.remove(&filter);
+            }
+        }
+    }
+}
+
+fn unreadable<T>(error: &std::io::Error) -> T {
+    panic!("a queued message cannot be read from this node's disk any more: {error}")
 }

@@ -50,6 +50,14 @@ impl Message {
         }
     }
 
+    /// All but payload and properties.
+    pub fn head(&self) -> Self {
+        let (payload, properties) = (Box::default(), Box::default());
+        let (topic, publisher) = (self.topic.clone(), self.publisher.clone());
+        let Self { qos, retain, expires_at_ms, .. } = *self;
+        Self { topic, payload, properties, qos, retain, expires_at_ms, publisher }
+    }
+
     /// Bytes this message holds, for limits.
     pub fn size_bytes(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len() + self.publisher.len()

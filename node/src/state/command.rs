@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::limits::NodeLimits;
-use super::{Epoch, Incarnation, LogIndex, NodeId, QueueSeq, Replay};
+use super::{Epoch, Incarnation, LogIndex, NodeId, Parcel, QueueSeq, Replay};
 use crate::mqtt::{Message, QoS, SubOptions};
 use crate::sharing::Sharing;
 
@@ -270,7 +270,7 @@ pub enum Effect {
     /// `online` that are connected to it.
     Deliver { message: Arc<Message>, online: Vec<AtQos0> },
     /// A clean member of a shared group on `node` was picked for a logged message.
-    DeliverShared { node: NodeId, filter: Box<str>, message: Arc<Message>, moves: u8 },
+    DeliverShared { node: NodeId, filter: Box<str>, parcel: Arc<Parcel>, moves: u8 },
     /// The owner (`node`, `epoch`) begins to send a subscription of `client` its retained messages
     /// at QoS 0, which are not queued; `None`: it ends what it has begun.
     Replay {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::limits::{HANDED_OUT_MAX, MOVES_MAX};
 use super::machine::State;
-use super::parcel::{Parcel, Stock};
+use super::parcel::Parcel;
 use super::publish::Reach;
 use super::queue::{Entry, Extra};
 use super::shared::{Group, Member, Party};
@@ -44,16 +44,17 @@ impl State {
     pub(super) fn deliver_to_group(
         &mut self,
         full: &Arc<str>,
-        message: &Arc<Message>,
+        parcel: &Arc<Parcel>,
+        head: &Message,
         effects: &mut Vec<Effect>,
     ) -> Reach {
         let Some(group) = self.shared.get(full) else { return Reach::default() };
-        let durable = group.is_durable() && message.qos > QoS::AtMostOnce;
+        let durable = group.is_durable() && head.qos > QoS::AtMostOnce;
         // Nothing overtakes what waits.
         let in_line = durable && self.shared.backlog(full).is_some();
-        match if in_line { None } else { self.pick(full, message, Among::ALL) } {
-            Some(pick) => self.give_and_wake(full, message, 0, pick, effects),
-            None if durable => self.wait(full, message, 0),
+        match if in_line { None } else { self.pick(full, parcel, head, Among::ALL) } {
+            Some(pick) => self.give_and_wake(full, parcel, head, 0, pick, effects),
+            None if durable => self.wait(full, parcel, head, 0),
             None => Reach::default(),
         }
     }
@@ -71,16 +72,17 @@ impl State {
         if moves > MOVES_MAX {
             return;
         }
-        if let Some(pick) = self.pick(&full, message, Among::PERSISTENT) {
-            self.give_and_wake(&full, message, moves, pick, effects);
+        let parcel = Parcel::shared(Arc::clone(message), &self.stock);
+        if let Some(pick) = self.pick(&full, &parcel, message, Among::PERSISTENT) {
+            self.give_and_wake(&full, &parcel, message, moves, pick, effects);
         } else if durable && message.qos > QoS::AtMostOnce {
-            self.wait(&full, message, moves);
+            self.wait(&full, &parcel, message, moves);
         }
     }
 
     /// The message waits for a member that has room.
-    fn wait(&mut self, full: &Arc<str>, message: &Arc<Message>, moves: u8) -> Reach {
-        let entry = waiting(full, message, moves, &self.stock);
+    fn wait(&mut self, full: &Arc<str>, parcel: &Arc<Parcel>, head: &Message, moves: u8) -> Reach {
+        let entry = waiting(full, parcel, head, moves);
         match self.shared.wait(full, entry, &self.allowed.queue, self.clock_ms) {
             true => Reach { queued: 1, ..Reach::default() },
             false => Reach { refused: 1, ..Reach::default() },
@@ -92,9 +94,8 @@ impl State {
         for _ in 0..HANDED_OUT_MAX.min(max as usize) {
             let Some(entry) = self.shared.take_waiting(filter, self.clock_ms) else { return };
             let moves = entry.moves();
-            let Some(message) = entry.parcel.here() else { continue };
             let (node, filter) = (self.origin, filter.into());
-            effects.push(Effect::DeliverShared { node, filter, message, moves });
+            effects.push(Effect::DeliverShared { node, filter, parcel: entry.parcel, moves });
         }
     }
 
@@ -117,8 +118,8 @@ impl State {
         let mut receivers: Vec<Arc<str>> = Vec::new();
         for _ in 0..HANDED_OUT_MAX {
             let Some(entry) = self.shared.take_waiting(full, self.clock_ms) else { break };
-            let Some(message) = entry.parcel.here() else { continue };
-            let Some(pick) = self.pick(full, &message, Among::PERSISTENT) else {
+            let Some(head) = entry.parcel.head() else { continue };
+            let Some(pick) = self.pick(full, &entry.parcel, &head, Among::PERSISTENT) else {
                 self.shared.wait_first(full, entry);
                 break;
             };
@@ -127,7 +128,7 @@ impl State {
             {
                 receivers.push(Arc::clone(client));
             }
-            self.give(full, &message, entry.moves(), pick, effects);
+            self.give(full, &entry.parcel, &head, entry.moves(), pick, effects);
         }
         for client in receivers {
             self.wake(&client, effects);
@@ -156,8 +157,8 @@ impl State {
             if self.shared.get(&full).is_none() {
                 continue;
             }
-            let Some(message) = entry.parcel.here() else { continue };
-            let entry = waiting(&full, &message, entry.moves(), &self.stock);
+            let Some(head) = entry.parcel.head() else { continue };
+            let entry = waiting(&full, &entry.parcel, &head, entry.moves());
             self.shared.wait_first(&full, entry);
             if !groups.contains(&full) {
                 groups.push(full);
@@ -177,10 +178,11 @@ impl State {
             return;
         }
         let among = Among { nodes: true, except: Some(refused_by) };
-        let Some(message) = entry.parcel.here() else { return };
-        let pick = self.pick(&full, &message, among).or_else(|| self.absent(&full, &message, refused_by));
+        let parcel = &entry.parcel;
+        let Some(head) = parcel.head() else { return };
+        let pick = self.pick(&full, parcel, &head, among).or_else(|| self.absent(&full, &head, refused_by));
         if let Some(pick) = pick {
-            self.give_and_wake(&full, &message, moves, pick, effects);
+            self.give_and_wake(&full, parcel, &head, moves, pick, effects);
         }
     }
 
@@ -195,7 +197,8 @@ impl State {
     fn give_and_wake(
         &mut self,
         full: &Arc<str>,
-        message: &Arc<Message>,
+        parcel: &Arc<Parcel>,
+        head: &Message,
         moves: u8,
         pick: Pick,
         effects: &mut Vec<Effect>,
@@ -204,7 +207,7 @@ impl State {
             Pick::Queue { client, .. } => Some(Arc::clone(client)),
             Pick::Node(_) => None,
         };
-        let reach = self.give(full, message, moves, pick, effects);
+        let reach = self.give(full, parcel, head, moves, pick, effects);
         if let Some(client) = receiver {
             self.wake(&client, effects);
         }
@@ -215,26 +218,25 @@ impl State {
     fn give(
         &mut self,
         full: &Arc<str>,
-        message: &Arc<Message>,
+        parcel: &Arc<Parcel>,
+        head: &Message,
         moves: u8,
         pick: Pick,
         effects: &mut Vec<Effect>,
     ) -> Reach {
         match pick {
             Pick::Node(node) => {
-                let (filter, message) = (full.as_ref().into(), Arc::clone(message));
-                effects.push(Effect::DeliverShared { node, filter, message, moves });
+                let (filter, parcel) = (full.as_ref().into(), Arc::clone(parcel));
+                effects.push(Effect::DeliverShared { node, filter, parcel, moves });
                 Reach { elsewhere: true, ..Reach::default() }
             }
             Pick::Queue { client, qos, retain, id } => {
                 let ids = std::iter::once(id).filter(|id| *id != 0).collect();
                 let extra = Extra { ids, group: Some(Arc::clone(full)), moves };
-                // Should the session end, it is another's, and `apply` has to know whose.
-                let parcel = Parcel::staying(Arc::clone(message), &self.stock);
-                let entry = Entry::new(parcel, qos, retain, extra);
+                let entry = Entry::new(Arc::clone(parcel), qos, retain, extra);
                 let Self { sessions, retained, clock_ms, allowed, stock, .. } = self;
                 let Some(session) = sessions.session_mut(&client) else { return Reach::default() };
-                session.queue_retained_of(message, retained, &client, stock, &allowed.queue, *clock_ms);
+                session.queue_retained_of(head, retained, &client, stock, &allowed.queue, *clock_ms);
                 if !session.queue.push(entry, &allowed.queue, *clock_ms) {
                     return Reach { refused: 1, ..Reach::default() };
                 }
@@ -244,20 +246,20 @@ impl State {
     }
 
     /// The member whose turn it is among those that are connected and have room.
-    fn pick(&mut self, full: &Arc<str>, message: &Message, among: Among<'_>) -> Option<Pick> {
+    fn pick(&mut self, full: &Arc<str>, parcel: &Parcel, head: &Message, among: Among<'_>) -> Option<Pick> {
         let group = self.shared.get(full)?;
         let strategy = self.sharing.strategy_of(full);
-        let key = strategy.key(full, &message.borrow());
+        let key = strategy.key(full, &head.borrow());
         let (before, mut draw) = (self.shared.turn(full), self.draw);
         let mut turn = before;
         let mut choice = |near: bool| {
             choose(strategy, group.slots(), key, &mut (&mut turn, &mut draw), |at| {
-                (!near || self.is_near(group, at)) && self.is_able(group, at, message, strategy, among)
+                (!near || self.is_near(group, at)) && self.is_able(group, at, parcel, head, strategy, among)
             })
         };
         let near = if strategy == Strategy::Local { choice(true) } else { None };
         let at = near.or_else(|| choice(false));
-        let pick = at.and_then(|at| self.pick_at(group, at, message));
+        let pick = at.and_then(|at| self.pick_at(group, at, head));
         if turn != before {
             self.shared.set_turn(full, turn);
         }
@@ -270,7 +272,8 @@ impl State {
         &self,
         group: &Group,
         at: usize,
-        message: &Message,
+        parcel: &Parcel,
+        head: &Message,
         strategy: Strategy,
         among: Among<'_>,
     ) -> bool {
@@ -283,12 +286,12 @@ impl State {
         {
             return false;
         }
-        if member.sub.options.qos.min(message.qos) == QoS::AtMostOnce {
+        if member.sub.options.qos.min(head.qos) == QoS::AtMostOnce {
             return among.nodes;
         }
         self.sessions.session(&member.client).is_some_and(|session| {
             (strategy.is_affine() || session.has_credit())
-                && session.queue.has_room(message, &self.allowed.queue)
+                && session.queue.has_room(parcel.size_bytes(), &self.allowed.queue)
         })
     }
 
@@ -323,7 +326,7 @@ fn queue(member: &Member, message: &Message) -> Pick {
 }
 
 /// A message of the group that is nobody's yet.
-fn waiting(full: &Arc<str>, message: &Arc<Message>, moves: u8, stock: &Arc<Stock>) -> Entry {
+fn waiting(full: &Arc<str>, parcel: &Arc<Parcel>, head: &Message, moves: u8) -> Entry {
     let extra = Extra { group: Some(Arc::clone(full)), moves, ..Extra::default() };
-    Entry::new(Parcel::staying(Arc::clone(message), stock), message.qos, message.retain, extra)
+    Entry::new(Arc::clone(parcel), head.qos, head.retain, extra)
 }

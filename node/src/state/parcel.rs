@@ -122,7 +122,7 @@ impl Stock {
 
     fn add(&self, parcel: &Arc<Parcel>) {
         self.held_bytes.fetch_add(parcel.size_bytes() as u64, Ordering::Relaxed);
-        if self.surplus_bytes() > 0 && !parcel.stays {
+        if self.surplus_bytes() > 0 {
             self.surplus.lock().push(Arc::downgrade(parcel));
         }
     }
@@ -137,14 +137,16 @@ pub struct Parcel {
     stock: Arc<Stock>,
     size_bytes: usize,
     expires_at_ms: u64,
-    /// It is never put away.
-    stays: bool,
+    /// `apply` may have to choose another receiver for it, by its head.
+    is_shared: bool,
     place: RwLock<Place>,
 }
 
-/// At least one of them is there.
+/// At least one of message and slot is there.
 struct Place {
     here: Option<Arc<Message>>,
+    /// Of a shared message that is not here.
+    head: Option<Arc<Message>>,
     slot: Option<Arc<dyn Slot>>,
 }
 
@@ -153,25 +155,31 @@ impl Parcel {
         Self::make(message, stock, false)
     }
 
-    /// One that stays in memory: `apply` itself may have to read it.
-    pub(super) fn staying(message: Arc<Message>, stock: &Arc<Stock>) -> Arc<Self> {
+    /// One that came through a shared subscription. Its [`Self::head`] stays in memory.
+    pub(super) fn shared(message: Arc<Message>, stock: &Arc<Stock>) -> Arc<Self> {
         Self::make(message, stock, true)
     }
 
-    fn make(message: Arc<Message>, stock: &Arc<Stock>, stays: bool) -> Arc<Self> {
+    fn make(message: Arc<Message>, stock: &Arc<Stock>, is_shared: bool) -> Arc<Self> {
         let parcel = Arc::new(Self {
             stock: Arc::clone(stock),
             size_bytes: message.size_bytes(),
             expires_at_ms: message.expires_at_ms,
-            stays,
-            place: RwLock::new(Place { here: Some(message), slot: None }),
+            is_shared,
+            place: RwLock::new(Place { here: Some(message), head: None, slot: None }),
         });
         stock.add(&parcel);
         parcel
     }
 
-    pub(super) fn stays(&self) -> bool {
-        self.stays
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Of a shared message: what it says beside payload and properties, wherever these are.
+    pub(super) fn head(&self) -> Option<Arc<Message>> {
+        let place = self.place.read();
+        place.here.as_ref().or(place.head.as_ref()).map(Arc::clone)
     }
 
     /// Bytes of the message, for limits.
@@ -214,6 +222,7 @@ impl Parcel {
         let mut place = self.place.write();
         if place.here.is_none() {
             place.here = Some(message);
+            place.head = None;
             drop(place);
             self.stock.add(self);
         }
@@ -229,12 +238,16 @@ impl Parcel {
     /// Frees the memory if there is a copy on a shelf; whether it did.
     fn drop_copy(&self) -> bool {
         let mut place = self.place.write();
-        let dropped = place.slot.is_some() && place.here.take().is_some();
-        drop(place);
-        if dropped {
-            self.stock.subtract(self.size_bytes);
+        if place.slot.is_none() {
+            return false;
         }
-        dropped
+        let Some(message) = place.here.take() else { return false };
+        if self.is_shared {
+            place.head = Some(Arc::new(message.head()));
+        }
+        drop(place);
+        self.stock.subtract(self.size_bytes);
+        true
     }
 }
 
@@ -245,6 +258,15 @@ impl Drop for Parcel {
         }
     }
 }
+
+/// The same message, wherever it is.
+impl PartialEq for Parcel {
+    fn eq(&self, other: &Self) -> bool {
+        matches!((self.read(), other.read()), (Ok(mine), Ok(theirs)) if mine == theirs)
+    }
+}
+
+impl Eq for Parcel {}
 
 impl std::fmt::Debug for Parcel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

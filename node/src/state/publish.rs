@@ -76,8 +76,11 @@ impl State {
         let mut reach = self.deliver_to_subscribers(message, effects);
         let mut groups = Vec::new();
         self.shared.matches(&message.topic, |group| groups.push(Arc::clone(&group.full)));
-        for group in groups {
-            reach.add(self.deliver_to_group(&group, message, effects));
+        if !groups.is_empty() {
+            let parcel = Parcel::shared(Arc::clone(message), &self.stock);
+            for group in groups {
+                reach.add(self.deliver_to_group(&group, &parcel, message, effects));
+            }
         }
         if reach.is_refused() {
             self.routes.matches(&message.topic, |life| reach.elsewhere |= self.nodes.is_up(life));

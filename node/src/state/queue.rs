@@ -10,7 +10,7 @@ use super::limits::{BRING_BYTES, PACKET_IDS, QueueLimits, REPLAY_BELOW, REPLAY_B
 use super::line::Line;
 use super::parcel::Parcel;
 use super::{DeliveryStep, QueueSeq, Stored};
-use crate::mqtt::{Message, QoS};
+use crate::mqtt::QoS;
 
 /// One delivery.
 #[derive(Clone, Debug)]
@@ -305,9 +305,9 @@ impl Queue {
         shared
     }
 
-    /// Whether the message could be appended without dropping or refusing one.
-    pub(super) fn has_room(&self, message: &Message, limits: &QueueLimits) -> bool {
-        self.len() == 0 || !limits.are_exceeded_by(self.len() + 1, self.bytes + message.size_bytes())
+    /// Whether a message of this size could be appended without dropping or refusing one.
+    pub(super) fn has_room(&self, size_bytes: usize, limits: &QueueLimits) -> bool {
+        self.len() == 0 || !limits.are_exceeded_by(self.len() + 1, self.bytes + size_bytes)
     }
 
     /// Takes the first of what waits.

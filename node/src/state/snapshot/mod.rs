@@ -100,8 +100,8 @@ struct SessionItem {
 /// A queued message.
 #[derive(Serialize, Deserialize)]
 struct MessageItem {
-    /// Whether it must stay in memory.
-    stays: bool,
+    /// It came through a shared subscription.
+    is_shared: bool,
     message: Arc<Message>,
 }
 

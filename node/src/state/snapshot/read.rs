@@ -123,7 +123,7 @@ impl Loader {
             kind::MESSAGE => {
                 let (item, rest): (MessageItem, _) = take(bytes)?;
                 let stock = &self.state.stock;
-                let pack = if item.stays { Parcel::staying } else { Parcel::new };
+                let pack = if item.is_shared { Parcel::shared } else { Parcel::new };
                 self.messages.push(pack(item.message, stock));
                 if stock.is_overfull() {
                     // What the disk refuses stays in memory.

@@ -163,8 +163,8 @@ impl Frozen {
                 hashbrown::hash_map::Entry::Occupied(_) => Ok(()),
                 hashbrown::hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(next);
-                    records
-                        .item(kind::MESSAGE, &MessageItem { stays: parcel.stays(), message: parcel.read()? })
+                    let (is_shared, message) = (parcel.is_shared(), parcel.read()?);
+                    records.item(kind::MESSAGE, &MessageItem { is_shared, message })
                 }
             }
         };

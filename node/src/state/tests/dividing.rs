@@ -72,7 +72,9 @@ fn waiting(rig: &Rig) -> Vec<String> {
 /// What the last pack handed to nodes.
 fn handed(rig: &Rig) -> Vec<(NodeId, String, u8)> {
     let shared = |e: &Effect| match e {
-        Effect::DeliverShared { node, message, moves, .. } => Some((*node, text(message), *moves)),
+        Effect::DeliverShared { node, parcel, moves, .. } => {
+            Some((*node, text(&parcel.here().expect("in memory")), *moves))
+        }
         _ => None,
     };
     rig.effects.iter().filter_map(shared).collect()
@@ -475,10 +477,11 @@ impl Run {
     /// Notes what the last command handed to nodes.
     fn take_handed(&mut self) {
         for effect in &self.rig.effects {
-            if let Effect::DeliverShared { node, message, .. } = effect
-                && message.qos > QoS::AtMostOnce
-            {
-                self.clean.entry(*node).or_default().push(Message::clone(message));
+            if let Effect::DeliverShared { node, parcel, .. } = effect {
+                let message = parcel.here().expect("in memory");
+                if message.qos > QoS::AtMostOnce {
+                    self.clean.entry(*node).or_default().push(Message::clone(&message));
+                }
             }
         }
     }

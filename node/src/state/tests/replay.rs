@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::parcels::Cupboard;
 use super::*;
 use crate::sharing;
 use crate::state::limits::QueueLimits;
@@ -189,7 +190,10 @@ proptest! {
         // Where so little is queued, retained messages often wait.
         let queue = QueueLimits { messages: 3, ..QueueLimits::default() };
         rig.up_with(3, NodeLimits { queue, ..NodeLimits::default() });
-        let mut twin = State::read(&mut bytes(&rig.state).as_slice(), Arc::default()).expect("a snapshot");
+        // It holds nothing in memory between two commands.
+        let stock = Arc::new(Stock::on(Arc::new(Cupboard), 0));
+        let read = |bytes: &[u8]| State::read(&mut &*bytes, Arc::clone(&stock)).expect("a snapshot");
+        let mut twin = read(&bytes(&rig.state));
         let mut last: Option<Pack> = None;
         for ((node, step), restore) in steps {
             let pack = match step {
@@ -215,6 +219,7 @@ proptest! {
             };
             let outcomes = rig.apply(&pack);
             let mut effects = Vec::new();
+            stock.put_away(stock.take_surplus()).expect("a cupboard takes everything");
             let copy = Pack::decode(&pack.encode()).expect("what was encoded");
             let frozen = twin.freeze();
             let before = bytes(&twin);
@@ -224,7 +229,7 @@ proptest! {
             frozen.write(&mut still).expect("a Vec takes everything");
             prop_assert!(still == before, "a frozen state changed");
             if restore {
-                twin = State::read(&mut bytes(&twin).as_slice(), Arc::default()).expect("a snapshot");
+                twin = read(&bytes(&twin));
             }
             prop_assert!(bytes(&twin) == bytes(&rig.state), "snapshots differ");
             prop_assert_eq!(derived(&twin), derived(&rig.state));
