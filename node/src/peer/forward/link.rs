@@ -144,8 +144,8 @@ enum Broken {
     Refused(Box<Status>),
     #[error("the receiver ended the stream")]
     Ended,
-    #[error("the node neither acknowledges nor answers")]
-    Silent,
+    #[error("the node neither acknowledges nor answers, and there is another way")]
+    Silent(Way),
     #[error("the node can be reached directly again")]
     Direct,
     #[error(transparent)]
@@ -159,7 +159,7 @@ impl From<Status> for Broken {
 }
 
 impl LaneTask {
-    async fn run(mut self, mut closed: watch::Receiver<bool>, mut shutdown: watch::Receiver<bool>) {
+    async fn run(self, mut closed: watch::Receiver<bool>, mut shutdown: watch::Receiver<bool>) {
         let mut backoff = Backoff::new(FIRST_PAUSE_MS, LAST_PAUSE_MS);
         let mut way = Way::Direct;
         loop {
@@ -192,11 +192,11 @@ impl LaneTask {
     }
 
     /// The way of the next stream, after the last one broke, when it is time for it.
-    async fn find_way(&mut self, backoff: &mut Backoff, broken: &Broken) -> Way {
+    async fn find_way(&self, backoff: &mut Backoff, broken: &Broken) -> Way {
         tokio::time::sleep(backoff.next()).await;
         match broken {
             Broken::Direct => Way::Direct,
-            Broken::Silent => self.ways.around(),
+            Broken::Silent(way) => *way,
             _ => self.ways.find().await,
         }
     }
@@ -212,7 +212,7 @@ impl LaneTask {
         match way {
             Way::Direct => tokio::select! {
                 broken = conversation => broken,
-                () = self.ways.silent(&self.lane) => Broken::Silent,
+                way = self.ways.silent(&self.lane) => Broken::Silent(way),
             },
             Way::Over(_) => tokio::select! {
                 broken = conversation => broken,

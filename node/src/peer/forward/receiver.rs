@@ -185,6 +185,10 @@ impl Relay {
         Self { me, dial }
     }
 
+    async fn reaches(&self, node: NodeId) -> bool {
+        way::reaches(&*self.dial, node, node).await
+    }
+
     /// Opens the second half of the way. What comes is asked for when there is room further on, so
     /// that nothing gathers here.
     async fn pass_on(&self, hello: LaneHello, requests: Streaming<LaneRequest>) -> Result<Acks, Status> {
@@ -296,7 +300,11 @@ impl Forward for ForwardService {
 
     async fn reach(&self, request: Request<ReachRequest>) -> Result<Response<ReachAnswer>, Status> {
         PeerId::of(&request)?;
-        Ok(Response::new(ReachAnswer {}))
+        let ReachRequest { node } = request.into_inner();
+        if node == 0 || self.relay.reaches(node).await {
+            return Ok(Response::new(ReachAnswer {}));
+        }
+        Err(Status::unavailable(format!("node {node:016x} is not reached from here")))
     }
 }
 

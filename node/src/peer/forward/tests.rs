@@ -479,6 +479,25 @@ async fn a_connection_that_goes_silent_under_way_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_answers_nobody_is_busy_and_keeps_its_stream() {
+    let config = ForwardConfig { grace_ms: 1, ..ForwardConfig::default() };
+    let cluster = Cluster::start(3, config).await;
+    let (a, dones) = (cluster.node(A), Dones::new());
+    a.send(B, 0, 0, QoS::AtLeastOnce, dones.done(0)).unwrap();
+    dones.count(1).await;
+    eventually(|| a.forwarder.is_up(B)).await;
+    cluster.proxy(B).hold();
+    a.send(B, 0, 1, QoS::AtLeastOnce, dones.done(1)).unwrap();
+    let held = std::time::Instant::now();
+    while held.elapsed() < crate::peer::KEEP_ALIVE_TIMEOUT.mul_f32(0.9) {
+        assert!(a.forwarder.is_up(B), "given up after {:?}", held.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.proxy(B).release();
+    dones.count(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_way_over_another_node_that_ends_is_replaced() {
     let config = ForwardConfig { grace_ms: 100, ..ForwardConfig::default() };
     let cluster = Cluster::asleep(4, config).await;

@@ -11,6 +11,7 @@ use rookery_proto::peer::forward_client::ForwardClient;
 
 use super::lane::Lane;
 use super::link::Link;
+use crate::env;
 use crate::peer::{Dial, MAX_MESSAGE_BYTES, PeerChannel};
 use crate::state::NodeId;
 
@@ -36,13 +37,11 @@ pub(super) struct Ways {
     to: NodeId,
     dial: Arc<dyn Dial>,
     links: Weak<Links>,
-    /// Counts the nodes tried in between, so that each has its turn.
-    tried: usize,
 }
 
 impl Ways {
     pub(super) fn new(to: NodeId, dial: Arc<dyn Dial>, links: Weak<Links>) -> Self {
-        Self { to, dial, links, tried: 0 }
+        Self { to, dial, links }
     }
 
     /// The node that a stream of this way is opened with; `None` while its address is unknown.
@@ -54,34 +53,42 @@ impl Ways {
         self.dial.bulk(node).map(client)
     }
 
-    /// The direct way if there is one, else one around.
-    pub(super) async fn find(&mut self) -> Way {
-        if self.is_direct().await { Way::Direct } else { self.around() }
+    /// The direct way, unless there is none but another one.
+    pub(super) async fn find(&self) -> Way {
+        if self.is_direct().await { Way::Direct } else { self.around().await.unwrap_or(Way::Direct) }
     }
 
-    /// Over one of the nodes that can be reached, if there are any.
-    pub(super) fn around(&mut self) -> Way {
-        let between: Vec<NodeId> = self.links.upgrade().map_or_else(Vec::new, |links| {
+    /// Over one of the nodes that can be reached and say that they reach it.
+    async fn around(&self) -> Option<Way> {
+        let mut between: Vec<NodeId> = {
+            let links = self.links.upgrade()?;
             let links = links.read();
             links.iter().filter(|(node, link)| **node != self.to && link.is_up()).map(|(n, _)| *n).collect()
-        });
-        if between.is_empty() {
-            return Way::Direct;
+        };
+        let first = env::random_below(between.len() as u64) as usize;
+        between.rotate_left(first);
+        for node in between {
+            if reaches(&*self.dial, node, self.to).await {
+                return Some(Way::Over(node));
+            }
         }
-        self.tried += 1;
-        Way::Over(between[self.tried % between.len()])
+        None
     }
 
-    /// Returns when the node cannot be reached any more, which is looked at when it does not
-    /// acknowledge what `lane` has sent it: a connection that went silent would be found out much
-    /// later. A barrier or a slow subscriber may hold acknowledgements as well.
-    pub(super) async fn silent(&self, lane: &Lane) {
+    /// Returns another way when the node neither acknowledges what `lane` has sent it nor answers,
+    /// and there is one: a connection that went silent would be found out much later. A barrier or a
+    /// slow subscriber may hold acknowledgements as well, and a node that nobody reaches may be busy.
+    pub(super) async fn silent(&self, lane: &Lane) -> Way {
         let mut before = None;
         loop {
             tokio::time::sleep(SILENCE).await;
             let now = lane.unacknowledged_after();
-            if now.is_some() && now == before && !self.is_direct().await {
-                return;
+            if now.is_some()
+                && now == before
+                && !self.is_direct().await
+                && let Some(way) = self.around().await
+            {
+                return way;
             }
             before = now;
         }
@@ -98,13 +105,19 @@ impl Ways {
     }
 
     async fn is_direct(&self) -> bool {
-        let Some(mut client) = self.first_stop(Way::Direct) else { return false };
-        match tokio::time::timeout(REACH_TIMEOUT, client.reach(ReachRequest {})).await {
-            Ok(Ok(_)) => true,
-            // What the node refuses with is an answer; what the connection failed of has a cause.
-            Ok(Err(status)) => status.source().is_none(),
-            Err(_) => false,
-        }
+        reaches(&*self.dial, self.to, self.to).await
+    }
+}
+
+/// Whether `node` answers, and says that it reaches `to` if that is another.
+pub(super) async fn reaches(dial: &dyn Dial, node: NodeId, to: NodeId) -> bool {
+    let Some(mut client) = dial.bulk(node).map(client) else { return false };
+    let (further, limit) = if node == to { (0, REACH_TIMEOUT) } else { (to, 2 * REACH_TIMEOUT) };
+    match tokio::time::timeout(limit, client.reach(ReachRequest { node: further })).await {
+        Ok(Ok(_)) => true,
+        // Whatever a node refuses with is an answer too; what the connection failed of has a cause.
+        Ok(Err(status)) => node == to && status.source().is_none(),
+        Err(_) => false,
     }
 }
 
