@@ -30,8 +30,9 @@ pub struct Held {
 }
 
 /// What a publisher has under way. A publish to be logged waits until the forwards before it are
-/// acknowledged, those at QoS 0 by a fence sent after them; a direct one until the logged ones before it are applied here, and its forwards
-/// carry [`PublishOrder::barrier`] so that their receivers apply that first too.
+/// acknowledged, those at QoS 0 by a fence sent after them; a direct one until the logged ones
+/// before it are applied here, and its forwards carry [`PublishOrder::barrier`] so that their
+/// receivers apply that first too.
 #[derive(Default)]
 pub struct PublishOrder {
     logged: u32,
