@@ -437,12 +437,21 @@ mod tests {
         fn no_node_lives_on_when_it_is_declared_down(
             requests in proptest::collection::vec(request(), 0..60),
             takeover_ms in 0u64..10_000,
-            silence_ms in 0u64..3000,
+            silence_ms in prop_oneof![0u64..3000, 0u64..300],
+            last in (0u64..300, 0u64..50, 0u64..50),
+            cut_ms in 0u64..2000,
             look_ms in 1u64..200,
             pauses in proptest::collection::vec((0u64..14_000, 0u64..4000), 0..3),
             committed: bool,
         ) {
             let heard_ms = takeover_ms.saturating_sub(silence_ms);
+            let mut requests = requests;
+            // The worst case: a renewal just before the first falls silent, and a second that the node
+            // does not reach for a while.
+            let (before_ms, travel_ms, back_ms) = last;
+            requests.retain(|r| !r.second || r.sent_ms + r.travel_ms >= takeover_ms + cut_ms);
+            let sent_ms = heard_ms.saturating_sub(before_ms + travel_ms);
+            requests.push(Request { sent_ms, travel_ms, wait_ms: 0, round_ms: 0, back_ms, second: false });
             let mut tables = [Table::new(0, 0, TIMES), Table::new(takeover_ms, heard_ms, TIMES)];
             // (time of the grant at the leader, request)
             let mut grants: Vec<(u64, Request)> = requests
