@@ -20,6 +20,8 @@ pub const FILTER: &str = "t/#";
 pub const WILL_FILTER: &str = "w/#";
 /// Where a group shares what is published.
 pub const SHARED_FILTER: &str = "$share/g/s/#";
+/// Where what is published goes from node to node past the log.
+pub const DIRECT_FILTER: &str = "c/#";
 /// Where messages expire.
 pub const EXPIRY_FILTER: &str = "e/#";
 
@@ -51,6 +53,9 @@ pub const QOS1_PUBLISHERS: [&str; 2] = ["pub-a", "pub-b"];
 pub const RETAINING_PUBLISHER: &str = "pub-b";
 /// Publishers at QoS 2 below `t/`, each with a persistent session and one message at a time.
 pub const QOS2_PUBLISHERS: [&str; 2] = ["pub-x", "pub-y"];
+/// Publishers at QoS 1 below `c/`, each with a clean session and a window. The second one's messages
+/// take the log while [`PASSING`] has a session, and go past it when that has expired.
+pub const DIRECT_PUBLISHERS: [&str; 2] = ["pub-c", "pub-d"];
 /// Publishers below `s/`, at QoS 1 and at QoS 2.
 pub const SHARED_PUBLISHERS: [&str; 2] = ["pub-s", "pub-z"];
 /// Publishes below `e/`, at QoS 1, messages that live for [`MESSAGE_EXPIRY_S`].
@@ -63,12 +68,21 @@ pub const READER: &str = "reader";
 pub const MORTALS: [&str; 3] = ["mortal-a", "mortal-b", "mortal-c"];
 /// Members of the group: the first with a persistent session, the others with clean ones.
 pub const MEMBERS: [&str; 3] = ["member-p", "member-a", "member-b"];
-/// Clean subscribers, and what they subscribe to. The last one's messages take the log while
-/// [`LAPSING`] has a session, and go past it when that has expired.
-pub const WATCHERS: [(&str, &str); 4] =
-    [("watch-a", FILTER), ("watch-b", "t/pub-a"), ("watch-c", "t/+"), ("watch-d", EXPIRY_FILTER)];
+/// Clean subscribers, and what they subscribe to. What "watch-d" gets takes the log while [`LAPSING`]
+/// has a session, and goes past it when that has expired.
+pub const WATCHERS: [(&str, &str); 6] = [
+    ("watch-a", FILTER),
+    ("watch-b", "t/pub-a"),
+    ("watch-c", "t/+"),
+    ("watch-d", EXPIRY_FILTER),
+    ("watch-e", DIRECT_FILTER),
+    ("watch-f", "c/pub-d"),
+];
 /// Subscribes to what expires, with a session that does too: after [`SESSION_EXPIRY_S`].
 pub const LAPSING: &str = "lapsing";
+/// Subscribes to [`PASSED`] with such a session.
+pub const PASSING: &str = "passing";
+pub const PASSED: &str = "c/pub-d";
 pub const SESSION_EXPIRY_S: u32 = 3;
 
 /// Publishes at QoS 1 below `h/`, more than [`HOARDER`] can have waiting.
@@ -78,9 +92,10 @@ pub const FLOOD_FILTER: &str = "h/#";
 pub const HOARDER: &str = "hoarder";
 
 /// All that publish, by name.
-const PUBLISHERS: [&[&str]; 7] = [
+const PUBLISHERS: [&[&str]; 8] = [
     &[FLOODING_PUBLISHER],
     &QOS1_PUBLISHERS,
+    &DIRECT_PUBLISHERS,
     &QOS2_PUBLISHERS,
     &SHARED_PUBLISHERS,
     &[EXPIRING_PUBLISHER],
@@ -97,6 +112,7 @@ pub fn publisher(name: &str) -> Option<&'static str> {
 pub fn topic_of(publisher: &str) -> String {
     let below = match publisher {
         EXPIRING_PUBLISHER => "e",
+        p if DIRECT_PUBLISHERS.contains(&p) => "c",
         FLOODING_PUBLISHER => "h",
         p if SHARED_PUBLISHERS.contains(&p) => "s",
         p if MORTALS.contains(&p) => "w",

@@ -1,17 +1,16 @@
-//! A subscriber whose session expires, to messages that expire: it is away for long enough, again
-//! and again.
+//! A subscriber whose session expires: it is away for long enough, again and again.
 
 use super::Stage;
 use super::attendance::Attendance;
-use super::cast::{EXPIRY_FILTER, SESSION_EXPIRY_S};
+use super::cast::SESSION_EXPIRY_S;
 use crate::mqtt::{Options, Prop, prop};
 use crate::sim::client::{Client, Parting};
 
 /// Runs until the scenario is over.
-pub async fn run(name: &'static str, mut stage: Stage) -> turmoil::Result {
+pub async fn run(name: &'static str, filter: &'static str, mut stage: Stage) -> turmoil::Result {
     let mut options = Options::v5(name).prop(prop::SESSION_EXPIRY_S, Prop::U32(SESSION_EXPIRY_S));
     options.clean_start = false;
-    let mut attendance = Attendance::new(EXPIRY_FILTER, 1);
+    let mut attendance = Attendance::new(filter, 1);
     loop {
         let node = stage.any_node();
         if let Some(mut client) = Client::connect(name, node, &options, None, &stage).await {

@@ -176,7 +176,15 @@ impl Cast {
         }
         if scenario.expiry {
             cast.hosts.push(cast::LAPSING);
-            sim.client(cast::LAPSING, lapsing::run(cast::LAPSING, stage()));
+            sim.client(cast::LAPSING, lapsing::run(cast::LAPSING, cast::EXPIRY_FILTER, stage()));
+        }
+        if scenario.clean {
+            for name in cast::DIRECT_PUBLISHERS {
+                cast.with_end(name);
+                sim.client(name, publisher::qos1(name, stage()));
+            }
+            cast.hosts.push(cast::PASSING);
+            sim.client(cast::PASSING, lapsing::run(cast::PASSING, cast::PASSED, stage()));
         }
         if scenario.flood {
             cast.hosts.push(cast::HOARDER);

@@ -6,11 +6,15 @@
 //! Messages that were refused, and so sent again after later ones, are excused, and those that a
 //! clean subscriber was too late for; and only publishers count that repeat what is open on their
 //! next connection before they send anything new.
+//! Seen to fail with `unreserve` (state/queue.rs) putting what was not sent behind what waits: seeds 8,
+//! 12 and 24.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Invariant;
-use crate::sim::actors::cast::{EXPIRING_PUBLISHER, ONE, QOS1_PUBLISHERS, QOS2_PUBLISHERS, TWO, WATCHERS};
+use crate::sim::actors::cast::{
+    DIRECT_PUBLISHERS, EXPIRING_PUBLISHER, ONE, QOS1_PUBLISHERS, QOS2_PUBLISHERS, TWO, WATCHERS,
+};
 use crate::sim::history::{ConnId, Entry, Event, MessageId};
 
 /// Where messages arrive in order: a session of one client, or one connection of a clean one.
@@ -39,8 +43,8 @@ impl Invariant for Order {
         }
         let Event::Delivered { message, new: true, .. } = entry.event else { return None };
         let place = place(entry)?;
-        let mut all = QOS1_PUBLISHERS.iter().chain(&QOS2_PUBLISHERS).chain([&EXPIRING_PUBLISHER]);
-        let repeats = all.any(|publisher| *publisher == message.publisher);
+        let all = [&QOS1_PUBLISHERS, &QOS2_PUBLISHERS, &DIRECT_PUBLISHERS, &[EXPIRING_PUBLISHER][..]];
+        let repeats = all.iter().any(|publishers| publishers.contains(&message.publisher));
         if !repeats || !self.seen.entry(place).or_default().insert(message) {
             return None;
         }

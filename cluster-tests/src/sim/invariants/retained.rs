@@ -4,6 +4,8 @@
 //! brings that message or a later one of its topic. Acknowledging before every live node has
 //! applied it, a lease that outlives its grant, or a SUBACK from a node that has fallen behind:
 //! each shows an old one.
+//! Seen to fail with the PUBACK of a retained message sent as soon as it is applied on its own node
+//! (`Broker::logged` in broker/publish.rs): seeds 4, 10 and 55.
 
 use super::Invariant;
 use crate::sim::actors::cast::RETAINING_PUBLISHER;

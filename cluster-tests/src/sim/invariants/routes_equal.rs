@@ -2,7 +2,8 @@
 //!
 //! A route that is missing loses messages; one that is left behind by a connection or a node that is
 //! gone costs a forward for ever.
-//! Seen to fail with `Command::RouteRemove` ignored (state/machine.rs): seeds 4 and 6.
+//! Seen to fail with `Command::RouteRemove` ignored (state/machine.rs): seeds 4 and 6; and with
+//! `sweep_routes` (state/machine.rs) doing nothing: seeds 1, 2 and 3.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -32,7 +32,7 @@ impl StateEqual {
         let mut sessions: Vec<_> = sessions.iter().map(|s| s.client_id).collect();
         sessions.extend(QOS2_PUBLISHERS);
         sessions.extend(MORTALS);
-        sessions.extend([SHARED_PUBLISHERS[1], MEMBERS[0], cast::LAPSING]);
+        sessions.extend([SHARED_PUBLISHERS[1], MEMBERS[0], cast::LAPSING, cast::PASSING]);
         Self { sessions, seen: BTreeMap::new() }
     }
 
