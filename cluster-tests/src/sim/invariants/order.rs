@@ -7,7 +7,8 @@
 //! clean subscriber was too late for; and only publishers count that repeat what is open on their
 //! next connection before they send anything new.
 //! Seen to fail with `unreserve` (state/queue.rs) putting what was not sent behind what waits: seeds 8,
-//! 12 and 24.
+//! 12 and 24; with forwards without the barrier of the log (broker/publish.rs): seed 46; and with
+//! publishes to be logged that do not wait for forwards (session/order.rs): seeds 3 and 33.
 
 use std::collections::{BTreeMap, BTreeSet};
 
