@@ -84,7 +84,13 @@ class Client:
         }
 
     async def disconnect(self):
-        await self.mqtt.disconnect()
+        try:
+            await self.mqtt.disconnect()
+        except ssl.SSLError as error:
+            # DISCONNECT is sent. An answer to what went before it, such as a PUBREL, may be under way,
+            # which asyncio takes amiss once it has said that it closes.
+            if error.reason != "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
+                raise
 
 
 serve(Client)
