@@ -226,8 +226,8 @@ fn listening_on_all_addresses_needs_an_advertised_one() {
 
 #[test]
 fn timing_must_keep_the_promise() {
-    load("", &[], &["cluster.election_max_ms=825"]).expect("just fits");
-    let text = load("", &[], &["cluster.election_max_ms=826"]).expect_err("refused").to_string();
+    load("", &[], &["cluster.election_max_ms=925"]).expect("just fits");
+    let text = load("", &[], &["cluster.election_max_ms=926"]).expect_err("refused").to_string();
     assert!(text.contains("3002 ms"), "{text}");
     let slow = ["cluster.heartbeat_ms=150", "cluster.election_min_ms=600", "cluster.election_max_ms=1200"];
     load("", &[], &slow).expect_err("slower than promised");

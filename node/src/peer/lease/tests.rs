@@ -215,8 +215,8 @@ fn the_default_times_keep_the_promise_with_the_default_election() {
     let times = LeaseTimes::default();
     // Lease of the old leader 400 ms and a random time-out of up to 400 ms.
     assert!(times.are_consistent());
-    assert_eq!(times.worst_ms(600), 2000);
-    assert_eq!(times.worst_ms(800), 2100);
+    assert_eq!(times.worst_ms(800), 2000);
+    assert_eq!(times.worst_ms(1000), 2100);
     assert!(!LeaseTimes { fence_ms: 1600, ..times }.are_consistent());
     assert!(!LeaseTimes { renew_ms: 800, ..times }.are_consistent());
 }
