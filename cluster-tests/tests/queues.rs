@@ -46,7 +46,15 @@ fn put_away(cluster: &Cluster, i: usize) -> u64 {
     files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
 }
 
-fn wait_put_away(cluster: &Cluster) {
+/// Everything is published to a session that is subscribed and away, and is on the disks. How its
+/// client connects.
+fn queue_for_absent(cluster: &Cluster, filter: &str, topic: &str) -> Options {
+    let options = Options::v5(&fresh("away")).persistent();
+    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
+    assert_eq!(client.subscribe(&[(filter, 1)]).expect("SUBACK"), [1]);
+    client.disconnect().expect("leaves");
+    let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
+    publish_all(&mut publisher, topic);
     let all = (MESSAGES * MESSAGE_BYTES) as f64;
     for i in 1..=3 {
         cluster_tests::wait::eventually("the queue is on disk", SOON, || {
@@ -54,19 +62,14 @@ fn wait_put_away(cluster: &Cluster) {
             (held <= 1_048_576.0 && put_away(cluster, i) as f64 >= 0.9 * all).then_some(())
         });
     }
+    options
 }
 
 #[test]
 fn a_queue_beyond_memory_is_on_disk_and_comes_back_in_order() {
     let mut cluster = Cluster::start_with(3, CONFIG);
     let topic = fresh("long");
-    let options = Options::v5(&fresh("away")).persistent();
-    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
-    assert_eq!(client.subscribe(&[(&topic, 1)]).expect("SUBACK"), [1]);
-    client.disconnect().expect("leaves");
-    let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
-    publish_all(&mut publisher, &topic);
-    wait_put_away(&cluster);
+    let options = queue_for_absent(&cluster, &topic, &topic);
     // One node comes back with what its log and its snapshots hold, and has no more memory for it.
     cluster.kill9(3);
     cluster.restart(3);
@@ -91,13 +94,7 @@ fn a_group_queues_beyond_memory_for_members_of_both_kinds() {
     let mut cluster = Cluster::start_with(3, CONFIG);
     let topic = fresh("work");
     let filter = format!("$share/workers/{topic}");
-    let options = Options::v5(&fresh("away")).persistent();
-    let mut client = Client::connect(cluster.mqtt(1), &options).expect("connects");
-    assert_eq!(client.subscribe(&[(&filter, 1)]).expect("SUBACK"), [1]);
-    client.disconnect().expect("leaves");
-    let mut publisher = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("pub"))).expect("connects");
-    publish_all(&mut publisher, &topic);
-    wait_put_away(&cluster);
+    let options = queue_for_absent(&cluster, &filter, &topic);
 
     // A clean member is given what waits by its node, which brings it back for it.
     let mut clean = Client::connect(cluster.mqtt(2), &Options::v5(&fresh("clean"))).expect("connects");

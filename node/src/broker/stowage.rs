@@ -1,5 +1,5 @@
 //! Queued messages that are more than this node holds in memory: put away on its disk, and brought
-//! back when their session's client is there to take them.
+//! back when their session's client, or a member of their group, is there to take them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

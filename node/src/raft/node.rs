@@ -323,6 +323,7 @@ impl Node {
     /// This node does not lead, or reaches no quorum.
     pub async fn quorum_round(&self) -> Result<LogIndex, ChangeError> {
         use openraft::errors::LinearizableReadError as E;
+        // A leader hears itself.
         self.0.heard.here(env::boot_ms());
         match scoped(self.0.raft.get_read_log_id(ReadPolicy::ReadIndex)).await {
             Ok((read, _)) => Ok(read.index()),

@@ -22,6 +22,8 @@ pub const WILL_FILTER: &str = "w/#";
 pub const SHARED_FILTER: &str = "$share/g/s/#";
 /// Where what is published goes from node to node past the log.
 pub const DIRECT_FILTER: &str = "c/#";
+/// What of it takes the log at times.
+pub const PASSING_FILTER: &str = "c/pub-d";
 /// Where messages expire.
 pub const EXPIRY_FILTER: &str = "e/#";
 
@@ -76,14 +78,13 @@ pub const WATCHERS: [(&str, &str); 6] = [
     ("watch-c", "t/+"),
     ("watch-d", EXPIRY_FILTER),
     ("watch-e", DIRECT_FILTER),
-    ("watch-f", "c/pub-d"),
+    ("watch-f", PASSING_FILTER),
 ];
 /// Subscribes to what expires, with a session that does too: after [`SESSION_EXPIRY_S`].
 pub const LAPSING: &str = "lapsing";
-/// Subscribes to [`PASSED`] with such a session.
-pub const PASSING: &str = "passing";
-pub const PASSED: &str = "c/pub-d";
 pub const SESSION_EXPIRY_S: u32 = 3;
+/// Subscribes to [`PASSING_FILTER`] with such a session.
+pub const PASSING: &str = "passing";
 
 /// Publishes at QoS 1 below `h/`, more than [`HOARDER`] can have waiting.
 pub const FLOODING_PUBLISHER: &str = "pub-h";
@@ -112,8 +113,8 @@ pub fn publisher(name: &str) -> Option<&'static str> {
 pub fn topic_of(publisher: &str) -> String {
     let below = match publisher {
         EXPIRING_PUBLISHER => "e",
-        p if DIRECT_PUBLISHERS.contains(&p) => "c",
         FLOODING_PUBLISHER => "h",
+        p if DIRECT_PUBLISHERS.contains(&p) => "c",
         p if SHARED_PUBLISHERS.contains(&p) => "s",
         p if MORTALS.contains(&p) => "w",
         _ => "t",

@@ -184,7 +184,7 @@ impl Cast {
                 sim.client(name, publisher::qos1(name, stage()));
             }
             cast.hosts.push(cast::PASSING);
-            sim.client(cast::PASSING, lapsing::run(cast::PASSING, cast::PASSED, stage()));
+            sim.client(cast::PASSING, lapsing::run(cast::PASSING, cast::PASSING_FILTER, stage()));
         }
         if scenario.flood {
             cast.hosts.push(cast::HOARDER);

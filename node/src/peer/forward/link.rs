@@ -224,16 +224,14 @@ impl LaneTask {
     async fn converse(&self, way: Way, welcomed: &mut bool) -> Result<(), Broken> {
         let mut client = self.ways.first_stop(way).ok_or(Broken::NoAddress)?;
         let Lives { me, my_epoch, peer, peer_epoch } = self.lives;
-        let mut hello = LaneHello {
+        let hello = LaneHello {
             wire_version: WIRE_VERSION,
+            sender: me,
             sender_epoch: my_epoch,
+            receiver: peer,
             receiver_epoch: peer_epoch,
             lane: u32::from(self.number),
-            ..LaneHello::default()
         };
-        if way != Way::Direct {
-            (hello.sender, hello.receiver) = (me, peer);
-        }
         let outgoing = self.lane.stream(hello, way);
         let stream = outgoing.id();
         let open = async {

@@ -11,6 +11,7 @@ pub(crate) mod codec;
 mod lane;
 mod link;
 mod receiver;
+mod relay;
 mod sender;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! The receiving side of the lanes.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use rookery_proto::peer::forward_server::{Forward, ForwardServer};
 use rookery_proto::peer::lane_request::Part;
@@ -17,9 +16,10 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::{MAX_FRAME_BYTES, MAX_LANES, Sink, WIRE_VERSION, codec, way};
+use super::relay::{Acks, Relay};
+use super::{MAX_FRAME_BYTES, MAX_LANES, Sink, WIRE_VERSION, codec};
 use crate::env;
-use crate::peer::{Dial, MAX_MESSAGE_BYTES, PeerId};
+use crate::peer::{MAX_MESSAGE_BYTES, PeerId};
 use crate::state::{Epoch, LogIndex, NodeId};
 
 /// How long a new stream may stay silent before it has said who it is.
@@ -173,37 +173,6 @@ impl Admitted {
     }
 }
 
-/// Passes the lanes of two nodes that cannot reach each other from the one to the other.
-#[derive(Clone)]
-pub(super) struct Relay {
-    me: NodeId,
-    dial: Arc<dyn Dial>,
-}
-
-impl Relay {
-    pub(super) fn new(me: NodeId, dial: Arc<dyn Dial>) -> Self {
-        Self { me, dial }
-    }
-
-    async fn reaches(&self, node: NodeId) -> bool {
-        way::reaches(&*self.dial, node, node).await
-    }
-
-    /// Opens the second half of the way. What comes is asked for when there is room further on, so
-    /// that nothing gathers here.
-    async fn pass_on(&self, hello: LaneHello, requests: Streaming<LaneRequest>) -> Result<Acks, Status> {
-        let unknown = || Status::unavailable(format!("no address of node {:016x} is known", hello.receiver));
-        let channel = self.dial.bulk(hello.receiver).ok_or_else(unknown)?;
-        let first = LaneRequest { part: Some(Part::Hello(hello)) };
-        let rest = tokio_stream::StreamExt::map_while(requests, Result::ok);
-        let onwards = stream::once(std::future::ready(first)).chain(rest);
-        let acks = way::client(channel).relay(onwards).await?.into_inner();
-        Ok(Box::pin(acks))
-    }
-}
-
-type Acks = Pin<Box<dyn Stream<Item = Result<LaneAck, Status>> + Send>>;
-
 /// The gRPC service that takes other nodes' publishes.
 #[derive(Clone)]
 pub struct ForwardService {
@@ -288,7 +257,7 @@ impl Forward for ForwardService {
         let caller = PeerId::of(&request)?;
         let mut requests = request.into_inner();
         let hello = hello(&mut requests).await?;
-        if hello.receiver == self.relay.me {
+        if self.relay.ends_here(&hello) {
             let from = hello.sender;
             return Ok(Response::new(self.receive(from, hello, requests).await?));
         }

@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::link::{AfterAcks, Link, Lives, Taken, complete};
-use super::receiver::{Inbound, Relay};
+use super::receiver::Inbound;
+use super::relay::Relay;
 use super::way::Links;
 use super::{Done, ForwardConfig, ForwardService, Frame, PeerGone, SendError, Sink};
 use crate::peer::Dial;
