@@ -16,12 +16,26 @@ pub fn delete(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     request("DELETE", address, path)
 }
 
+/// Status and body of a PUT of JSON.
+pub fn put(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    exchange("PUT", address, path, body)
+}
+
 fn request(method: &str, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    exchange(method, address, path, "")
+}
+
+fn exchange(method: &str, address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut tcp = TcpStream::connect_timeout(&address, TIMEOUT)?;
     tcp.set_read_timeout(Some(TIMEOUT))?;
     tcp.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the body ends with the connection, no chunks.
-    tcp.write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let content = if body.is_empty() {
+        String::new()
+    } else {
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+    };
+    tcp.write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{content}\r\n{body}").as_bytes())?;
     let mut answer = String::new();
     tcp.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());

@@ -11,7 +11,11 @@ pub mod faults;
 pub mod growth;
 pub mod http;
 pub mod load;
+pub mod login;
 pub mod mqtt;
+pub mod peers;
+pub mod proxy;
+pub mod reconnect;
 #[cfg(feature = "simulation")]
 pub mod sim;
 pub mod tls;

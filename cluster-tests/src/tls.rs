@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +18,8 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 pub const CA_FILE: &str = "ca.pem";
 pub const CERT_FILE: &str = "server.pem";
 pub const KEY_FILE: &str = "server.key";
+/// Written by who wants revocation lists.
+pub const CRL_FILE: &str = "crl.pem";
 
 /// Signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -25,6 +28,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Issued {
     pub cert: String,
     pub key: String,
+    serial: u64,
 }
 
 /// The authority that signs the certificates of this process's clusters.
@@ -55,9 +59,31 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(serial.into());
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
-        Issued { cert: cert.pem(), key: key.serialize_pem() }
+        Issued { cert: cert.pem(), key: key.serialize_pem(), serial }
+    }
+
+    /// A revocation list with these certificates, PEM.
+    pub fn revoke(&self, revoked: &[&Issued]) -> String {
+        let revoked = revoked.iter().map(|issued| RevokedCertParams {
+            serial_number: issued.serial.into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).and_then(|list| list.pem()).expect("a list")
     }
 
     /// A client that believes this authority alone, and shows `identity` when it is asked.
@@ -74,7 +100,7 @@ impl Authority {
             .with_root_certificates(roots);
         match identity {
             None => builder.with_no_client_auth(),
-            Some(Issued { cert, key }) => {
+            Some(Issued { cert, key, .. }) => {
                 let chain =
                     CertificateDer::pem_slice_iter(cert.as_bytes()).map(|c| c.expect("PEM")).collect();
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{AGREE_TIMEOUT, Cluster, binary, rookery};
 use cluster_tests::fresh;
+use cluster_tests::login::{BAD_PASSWORD, NOT_AUTHORIZED, assert_refused, leased};
 use cluster_tests::mqtt::{
     self, AGAIN, CONTINUE, Client, Error, Options, Packet, Prop, Props, Publish, SCRAM, Scram, Transport,
     VERSIONS, Version, proof, prop,
@@ -21,9 +22,6 @@ const ENDS: Duration = Duration::from_secs(10);
 const COMES: Duration = Duration::from_secs(10);
 
 const PROTOCOL_ERROR: u8 = 0x82;
-const NOT_AUTHORIZED: u8 = 0x87;
-/// A node without a lease.
-const UNAVAILABLE: u8 = 0x88;
 const BAD_METHOD: u8 = 0x8c;
 
 /// A line of the users' file, as an operator makes it.
@@ -45,7 +43,9 @@ fn cluster(nodes: usize, more: &str) -> (Cluster, tempfile::NamedTempFile, Strin
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     let users = format!("# users\n{}{}", line(ANN), line(BOB));
     file.write_all(users.as_bytes()).expect("written");
-    let toml = format!("[auth]\nscram_users_file = \"{}\"\n{more}", file.path().display());
+    // What they may do once they are in is another matter.
+    let open = "no_match = \"allow\"\nfailed_login_delay_ms = 0";
+    let toml = format!("[auth]\nscram_users_file = \"{}\"\n{open}\n{more}", file.path().display());
     (Cluster::start_with(nodes, &toml), file, users)
 }
 
@@ -85,11 +85,8 @@ fn connect_with(props: Props) -> Vec<u8> {
 }
 
 #[track_caller]
-fn refused(result: Result<impl Sized, Error>, code: u8) {
-    match result.map(drop) {
-        Err(Error::Refused(got)) if got == code => {}
-        other => panic!("{other:?} for a CONNACK with {code:#04x}"),
-    }
+fn refused<T>(result: Result<T, Error>, code: u8) {
+    assert_refused(result, Version::V5, code);
 }
 
 #[track_caller]
@@ -102,15 +99,11 @@ fn ends(client: &mut Client, expected: &Error) {
 fn on_every_node_and_transport() {
     let (mut cluster, _file, users) = cluster(3, "required = true\n");
     for node in 1..=3 {
-        for transport in [Transport::Tcp(cluster.mqtt(node)), Transport::Ws(cluster.ws(node))] {
+        for transport in cluster.transports(node) {
             for (user, password) in [ANN, BOB] {
                 let id = fresh("client");
-                let mut client = eventually("is let in", AGREE_TIMEOUT, || {
-                    match Client::connect_user(transport, &Options::v5(&id), user, password) {
-                        Err(Error::Refused(UNAVAILABLE)) => None,
-                        other => Some(other.expect("is let in")),
-                    }
-                });
+                let log_in = || Client::connect_user(transport, &Options::v5(&id), user, password);
+                let mut client = leased(Version::V5, log_in).expect("is let in");
                 subscribe(&mut client, &id);
                 publish(&mut client, &id, "x");
                 assert_eq!(client.recv(COMES).expect("a message").text(), "x");
@@ -123,13 +116,11 @@ fn on_every_node_and_transport() {
             refused(Client::connect_user(transport, &options(), "nobody", ANN.1), NOT_AUTHORIZED);
             // Who does not say who it is.
             for version in VERSIONS {
-                let mut anonymous = Options::new(version, &fresh("client"));
-                let code = if version == Version::V5 { NOT_AUTHORIZED } else { 5 };
-                refused(Client::connect(transport, &anonymous), code);
-                // Passwords of CONNECT are not verified yet.
-                anonymous.username = Some(ANN.0.into());
-                anonymous.password = Some(ANN.1.into());
-                refused(Client::connect(transport, &anonymous), code);
+                let anonymous = Options::new(version, &fresh("client"));
+                assert_refused(Client::connect(transport, &anonymous), version, NOT_AUTHORIZED);
+                // A user of the file has no password to send.
+                let ann = anonymous.user(ANN.0, ANN.1);
+                assert_refused(Client::connect(transport, &ann), version, BAD_PASSWORD);
             }
         }
         assert!(cluster.metric(node, "rookery_authentication_failures_total") >= 16.0);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::Cluster;
+use cluster_tests::login::{self, QUOTA_EXCEEDED};
 use cluster_tests::mqtt::{
     Ack, AckKind, Client, Error, Options, Packet, Prop, Props, Publish, Version, prop, subscribe,
 };
@@ -16,18 +17,12 @@ const SOON: Duration = Duration::from_secs(20);
 const LARGE: Duration = Duration::from_secs(120);
 
 const TOPIC_FILTER_INVALID: u8 = 0x8f;
-const QUOTA_EXCEEDED: u8 = 0x97;
 const PACKET_TOO_LARGE: u8 = 0x95;
-const SERVER_UNAVAILABLE: u8 = 0x88;
-const SERVER_UNAVAILABLE_3: u8 = 3;
 const UNSPECIFIED_ERROR: u8 = 0x80;
 
 /// Connects, as often as the node says that it cannot serve now: a starved machine costs it its lease.
 fn connect(to: SocketAddr, options: &Options) -> Client {
-    eventually("a node that serves", SOON, || match Client::connect(to, options) {
-        Err(Error::Refused(SERVER_UNAVAILABLE | SERVER_UNAVAILABLE_3)) => None,
-        other => Some(other.expect("connects")),
-    })
+    login::connect(to, options).expect("connects")
 }
 
 /// Publishes, as often as the node says that it cannot acknowledge now; the code of PUBACK or PUBREC.

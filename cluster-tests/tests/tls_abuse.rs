@@ -221,7 +221,7 @@ fn complaint(lines: &str) -> String {
 }
 
 #[test]
-fn certificates_that_cannot_be_used_are_named_with_the_fix() {
+fn what_cannot_be_used_is_named_with_the_fix() {
     let dir = tempfile::tempdir().expect("a directory");
     let write = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -236,6 +236,9 @@ fn certificates_that_cannot_be_used_are_named_with_the_fix() {
     let torn = write("torn.pem", &one.cert[..one.cert.len() / 2]);
     let lines = |cert: &str, key: &str| format!("cert_file = {cert:?}\nkey_file = {key:?}\n");
     let good = lines(&cert, &key);
+    let bad_list = write("bad.crl", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n");
+    let ca = write("ca.pem", &authority().pem());
+    let with_ca = |crl: &str| format!("{good}ca_file = {ca:?}\ncrl_file = {crl:?}");
     for (lines, wants) in [
         (String::new(), ["listeners.tls.cert_file", "is needed"]),
         (format!("cert_file = {cert:?}"), ["listeners.tls.key_file", "is needed"]),
@@ -251,6 +254,14 @@ fn certificates_that_cannot_be_used_are_named_with_the_fix() {
         (format!("{good}ca_file = {absent:?}"), ["listeners.tls.ca_file", &absent]),
         (format!("{good}ca_file = {empty:?}"), [&empty, "holds no certificate"]),
         (format!("{good}require_client_cert = true"), ["listeners.tls.ca_file", "is needed"]),
+        (format!("{good}crl_file = {cert:?}"), ["listeners.tls.ca_file", "is needed by crl_file"]),
+        (with_ca(&absent), ["listeners.tls.crl_file", &absent]),
+        (with_ca(&cert), [&cert, "holds no revocation list"]),
+        (with_ca(&bad_list), [&bad_list, "cannot be used"]),
+        (format!("{good}proxy_protocol = true"), ["listeners.tls.proxy_trusted", "10.0.0.7"]),
+        (format!("{good}proxy_trusted = [\"10.0.0\"]"), ["listeners.tls.proxy_trusted", "10.0.0.0/8"]),
+        (format!("{good}allowed_origins = [\"*\"]"), ["listeners.tls.allowed_origins", "listeners.wss"]),
+        (format!("{good}allowed_origins = [\"a.example\"]"), ["listeners.tls.allowed_origins", "https://"]),
     ] {
         let said = complaint(&lines);
         for want in wants {

@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the bans are for what a simulation runs"))]
 
 pub mod admin;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod cli;
@@ -28,6 +29,7 @@ pub mod linear;
 pub mod logging;
 pub mod mqtt;
 pub mod net;
+pub mod overload;
 pub mod peer;
 pub mod raft;
 pub mod server;
@@ -36,3 +38,4 @@ pub mod sharing;
 pub mod state;
 pub mod store;
 pub mod topic;
+mod workers;

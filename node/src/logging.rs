@@ -12,7 +12,7 @@ pub fn init(config: &LogConfig) {
         .ok()
         .and_then(|text| EnvFilter::try_new(text).ok())
         // openraft warns of every heartbeat that a dead peer misses; this node says it once.
-        .unwrap_or_else(|| EnvFilter::new(format!("openraft=error,{}", config.level)));
+        .unwrap_or_else(|| EnvFilter::new(format!("openraft=error,audit=info,{}", config.level)));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

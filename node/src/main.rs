@@ -4,6 +4,9 @@ use clap::Parser;
 use rookery::cli::Cli;
 use rookery::{cli, logging};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     logging::abort_on_panic();
     cli::run(Cli::parse()).into()

@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 fn rookery(args: &[&str]) -> Output {
     command(args).output().expect("it runs")
@@ -175,4 +177,172 @@ fn dev_names_the_ports_that_are_in_use_before_it_starts_anything() {
     assert_eq!((code(&output), stdout(&output)), (Some(1), ""));
     assert!(stderr(&output).contains(&format!("{port} (n1 mqtt")), "{}", stderr(&output));
     assert_eq!(home.path().read_dir().expect("there").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_where_it_comes_from() {
+    let file = file("[node]\nname = \"a\"\n\n[limits]\ntopic_levels = 9\nmax_inflight = 8\n");
+    let path = file.path().to_str().expect("a path");
+    let secret = "hunter2hunter2hunter2hunter2hunter2";
+    let show = |args: &[&str]| {
+        let output = command(&[&["config", "show", "--config", path], args].concat())
+            .env("ROOKERY__NODE__NAME", "b")
+            .env("ROOKERY__LIMITS__MAX_INFLIGHT", "7")
+            .env("ROOKERY__CLUSTER__SEEDS", "x:1,y:2")
+            .env("ROOKERY__AUTH__CHAIN", "users,jwt")
+            .env("ROOKERY__AUTH__JWT__SECRET", secret)
+            .output()
+            .expect("it runs");
+        assert!(!stdout(&output).contains("hunter2") && !stderr(&output).contains("hunter2"));
+        output
+    };
+    let output = show(&["--origin", "--set", "node.name=c"]);
+    assert_eq!((code(&output), stderr(&output)), (Some(0), ""));
+    let lines: Vec<_> =
+        stdout(&output).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in [
+        "name = \"c\" # --set node.name".to_owned(),
+        "data_dir = \"rookery-data\" # default".to_owned(),
+        format!("topic_levels = 9 # {path}:5"),
+        "max_inflight = 7 # environment variable ROOKERY__LIMITS__MAX_INFLIGHT".to_owned(),
+        "seeds = [\"x:1\", \"y:2\"] # environment variable ROOKERY__CLUSTER__SEEDS".to_owned(),
+        "#secret is set, and not shown # environment variable ROOKERY__AUTH__JWT__SECRET".to_owned(),
+        "header = \"\" # default".to_owned(),
+    ] {
+        assert!(lines.contains(&expected), "{expected} is not in {lines:#?}");
+    }
+
+    // What is shown is a configuration, and says the same.
+    let shown = show(&[]);
+    assert!(!stdout(&shown).contains("default"), "{}", stdout(&shown));
+    let without_token = stdout(&shown).replace(", \"jwt\"", "");
+    let copy = self::file(&without_token);
+    let again = rookery(&["config", "show", "--config", copy.path().to_str().expect("a path")]);
+    assert_eq!(stdout(&again), without_token.replace("#secret is set, and not shown", "secret = \"\""));
+
+    let json = show(&["-o", "json"]);
+    let keys: Vec<serde_json::Value> = serde_json::from_str(stdout(&json)).expect("JSON");
+    let is_there = |expected: serde_json::Value| assert!(keys.contains(&expected), "{expected} of {keys:#?}");
+    is_there(serde_json::json!({
+        "key": "limits.topic_levels", "value": 9, "secret": false, "origin": format!("{path}:5")
+    }));
+    is_there(serde_json::json!({
+        "key": "auth.jwt.secret", "value": null, "secret": true,
+        "origin": "environment variable ROOKERY__AUTH__JWT__SECRET"
+    }));
+    is_there(serde_json::json!({
+        "key": "auth.allow_anonymous", "value": false, "secret": false, "origin": "default"
+    }));
+}
+
+#[test]
+fn what_no_node_would_start_with_is_shown_all_the_same() {
+    let args = ["config", "show", "--origin", "--set", "listeners.tcp.bind=0.0.0.0:1883"];
+    let output = rookery(&args);
+    assert_eq!(code(&output), Some(2));
+    assert!(stdout(&output).contains("\nbind = \"0.0.0.0:1883\""), "{}", stdout(&output));
+    assert!(
+        stderr(&output).contains("listeners.tcp.bind: 0.0.0.0:1883 can be reached"),
+        "{}",
+        stderr(&output)
+    );
+    let output = rookery(&["config", "show", "--set", "node.nam=a"]);
+    assert_eq!((code(&output), stdout(&output)), (Some(2), ""));
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    let script = rookery(&["completions", "bash"]);
+    assert_eq!((code(&script), stderr(&script)), (Some(0), ""));
+    let script = file(stdout(&script));
+    let complete = |words: &str| {
+        let ask = format!(
+            "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _rookery rookery \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
+             echo \"${{COMPREPLY[*]}}\"",
+            script.path().display()
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().expect("bash runs");
+        assert_eq!((code(&output), stderr(&output)), (Some(0), ""), "{words}");
+        stdout(&output).trim().to_owned()
+    };
+    assert_eq!(complete("rookery clus"), "cluster");
+    assert_eq!(complete("rookery cluster tr"), "transfer-leader");
+    assert_eq!(complete("rookery config show --or"), "--origin");
+    assert_eq!(complete("rookery -o js"), "json");
+    for (shell, start) in [("zsh", "#compdef rookery"), ("fish", "#"), ("elvish", "\n"), ("powershell", "\n")]
+    {
+        let output = rookery(&["completions", shell]);
+        assert_eq!((code(&output), stderr(&output)), (Some(0), ""), "{shell}");
+        assert!(stdout(&output).starts_with(start) && stdout(&output).contains("transfer-leader"), "{shell}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    fn names(command: &clap::Command, prefix: &str, all: &mut Vec<String>) {
+        let name = format!("{prefix}{}", command.get_name());
+        for below in command.get_subcommands() {
+            names(below, &format!("{name}-"), all);
+        }
+        all.push(format!("{name}.1"));
+    }
+    let mut expected = Vec::new();
+    names(&<rookery::cli::Cli as clap::CommandFactory>::command(), "", &mut expected);
+    expected.sort();
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("man1");
+    let output = rookery(&["man", "--dir", dir.to_str().expect("a path")]);
+    assert_eq!((code(&output), stderr(&output)), (Some(0), ""));
+    assert_eq!(stdout(&output).lines().collect::<Vec<_>>(), expected);
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect(name);
+    let main = rookery(&["man"]);
+    assert_eq!(stdout(&main), read("rookery.1"));
+    assert!(stdout(&main).contains("5  refused, because it would cost quorum"), "{}", stdout(&main));
+    assert!(stdout(&main).contains("rookery\\-cluster(1)"), "{}", stdout(&main));
+    assert!(read("rookery-cluster-token.1").contains("[default: 1h]"));
+    assert!(read("rookery-cluster-status.1").contains("ROOKERY_API"));
+    assert!(!read("rookery-serve.1").contains("stdin"), "hidden options stay hidden");
+    let again = rookery(&["man", "--dir", dir.to_str().expect("a path"), "-o", "json"]);
+    let json = serde_json::from_str::<Vec<String>>(stdout(&again)).expect("JSON");
+    assert_eq!(json, expected);
+
+    let file = file("");
+    let output = rookery(&["man", "--dir", file.path().to_str().expect("a path")]);
+    assert_eq!((code(&output), stdout(&output)), (Some(1), ""));
+    assert!(stderr(&output).contains(file.path().to_str().expect("a path")), "{}", stderr(&output));
+}
+
+#[test]
+fn a_service_manager_is_told_and_its_reload_ends_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let socket = home.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("bound");
+    manager.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    let told = || {
+        let mut text = [0; 64];
+        let length = manager.recv(&mut text).expect("told in time");
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    let mut serve =
+        command(&["serve", "--set", &format!("node.data_dir={}", home.path().join("data").display())]);
+    for key in ["listeners.tcp.bind", "listeners.ws.bind", "api.bind", "cluster.bind"] {
+        serve.args(["--set", &format!("{key}={}", free_address())]);
+    }
+    let child = serve
+        .env("NOTIFY_SOCKET", &socket)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let signal = |name: &str| {
+        let kill = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
+        assert!(kill.success(), "the node is there for {name}");
+    };
+    assert_eq!(told(), "READY=1");
+    signal("-HUP");
+    signal("-TERM");
+    assert_eq!(told(), "STOPPING=1");
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
 }

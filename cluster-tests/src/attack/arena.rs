@@ -4,12 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::bystanders::{NOISE, Samples};
 use super::{Bystanders, LONG_VARIABLE, Plan, Process, SEED_VARIABLE, asked};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENT};
 use crate::wait::{eventually, within};
-
-/// A leader is not given up because a loaded machine does not let it speak for a moment. Keys of
-/// the table `[cluster]`, which a node's configuration ends with.
-const PATIENT: &str = "election_min_ms = 1000\nelection_max_ms = 2000\nfailover_promise_ms = 10000\n";
 
 /// Measurements of every kind that make up the quiet phase, and at least the attacked one.
 const QUIET_ROUNDS: usize = 60;

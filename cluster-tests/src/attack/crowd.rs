@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// Connections per source address; beyond some thousands the kernel searches long for a free port.
-const PER_SOURCE: usize = 4_000;
+/// Connections per source address: with many, the kernel searches long for a free port, and holds up
+/// others meanwhile.
+const PER_SOURCE: usize = 500;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that are written and read without waiting.
@@ -33,6 +34,16 @@ impl Crowd {
         self.opened += 1;
         self.members.push(stream);
         Ok(self.members.last_mut().expect("just pushed"))
+    }
+
+    /// As [`sift`](Self::sift), a part of them at a time: each once in so many calls.
+    pub fn sift_part(&mut self, parts: usize) {
+        let part = self.members.len().div_ceil(parts.max(1));
+        let mut looked_at = self.members.split_off(self.members.len() - part);
+        looked_at.retain_mut(|stream| !has_ended(stream));
+        // The others are next.
+        looked_at.append(&mut self.members);
+        self.members = looked_at;
     }
 
     /// Drops those that the other side has ended, throwing away what it sent; how many are left.

@@ -15,6 +15,7 @@ mod noise;
 pub mod peers;
 mod process;
 mod rng;
+pub mod siege;
 pub mod storm;
 pub mod subscribe;
 

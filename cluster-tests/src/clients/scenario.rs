@@ -1,13 +1,18 @@
 //! What every client has to get through.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Client, Driver, Lack, Transport, Version};
 use crate::cluster::Cluster;
-use crate::fresh;
+use crate::{fresh, http, wait};
 
 /// Seconds that a message with an expiry has; long, as none is to expire here.
 const EXPIRY_S: u64 = 600;
+
+/// For a client that has said DISCONNECT to be known as gone.
+const LEAVES: Duration = Duration::from_secs(30);
 
 /// What the client chooses as identifier of its subscription.
 const IDENTIFIER: u64 = 7;
@@ -188,6 +193,12 @@ impl Scene<'_> {
         let leaves = self.connect("leaves", from, &id, true, Some(&will));
         self.driver.ask(&leaves)?;
         self.disconnect("leaves")?;
+        // Another connection may be read first, and would take it over before it has left.
+        let api = self.cluster.api(1);
+        wait::eventually("it has left", LEAVES, || {
+            let (status, _) = http::get(api, &format!("/api/v1/clients/{id}")).ok()?;
+            (status == 404).then_some(())
+        });
         // With the same id: what the first one left behind is settled once this one is connected.
         let again = self.connect("again", from, &id, true, None);
         self.driver.ask(&again)?;

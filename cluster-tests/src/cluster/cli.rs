@@ -2,6 +2,7 @@
 //! tests goes through the binary, and what it says is read with `-o json`.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -43,6 +44,24 @@ pub fn rookery<S: AsRef<OsStr>>(args: &[S]) -> Said {
 fn run(command: &mut Command) -> Said {
     let output = command.stdin(Stdio::null()).output();
     output.unwrap_or_else(|e| panic!("{} does not run: {e}", binary().display())).into()
+}
+
+/// Runs `rookery` against the node whose API is at `api`, with `input` on stdin, and prints JSON.
+#[track_caller]
+pub fn operate(api: SocketAddr, args: &[&str], input: &str) -> Said {
+    let mut child = Command::new(binary())
+        .args(args)
+        .args(["--api", &api.to_string(), "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{} does not run: {e}", binary().display()));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // A command that takes no input may be gone already.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("it ends").into()
 }
 
 /// Runs `rookery cluster …` against the node whose API is at `api`.
@@ -93,6 +112,11 @@ pub fn leave(api: SocketAddr) -> Said {
 /// Takes a node that is down out of the cluster that `api` is of.
 pub fn forget(api: SocketAddr, name: &str) -> Said {
     cluster(api, &["forget", name, "--yes"])
+}
+
+/// Has the CA of the cluster that `api` is of replaced.
+pub fn rotate_ca(api: SocketAddr, more: &[&str]) -> Said {
+    cluster(api, &[&["rotate-ca", "--yes"], more].concat())
 }
 
 /// What a node knows about its cluster.

@@ -16,11 +16,15 @@ pub use node::{Node, signal};
 pub use ports::{PortBlock, Ports};
 
 use crate::faults::{Links, Namespaces, SmallDisk};
+use crate::mqtt::Transport;
 use crate::wait::eventually;
 use crate::{http, tls};
 
 /// For the cluster to agree about something: an election, a membership change.
 pub const AGREE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Keys of `[cluster]`, which come first: a leader is not given up because a loaded machine does not
+/// let it speak for a moment.
+pub const PATIENT: &str = "election_min_ms = 1000\nelection_max_ms = 2000\nfailover_promise_ms = 10000\n";
 
 /// Nodes are numbered from 1 and named `n1`, `n2`, ….
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub struct Setup {
     pub disk_bytes: Option<u64>,
     /// Each node is in a network namespace of its own.
     pub namespaces: Option<Namespaces>,
+    /// Clients can be sent to each node: it says how they reach it.
+    pub referring: bool,
 }
 
 impl Cluster {
@@ -106,6 +112,10 @@ impl Cluster {
             .map(|i| {
                 let mut node = Node::new(&format!("n{i}"), dir.path(), ports.node());
                 node.configure(&setup.toml);
+                if setup.referring {
+                    let reference = node.ports.mqtt.to_string();
+                    node.set_variable("ROOKERY__NODE__SERVER_REFERENCE", &reference);
+                }
                 node
             })
             .collect();
@@ -241,6 +251,16 @@ impl Cluster {
 
     pub fn wss(&self, i: usize) -> SocketAddr {
         self.nodes[i - 1].ports.wss
+    }
+
+    /// All ways for clients to a node.
+    pub fn transports(&self, i: usize) -> [Transport; 4] {
+        [
+            Transport::Tcp(self.mqtt(i)),
+            Transport::Ws(self.ws(i)),
+            Transport::Tls(self.tls(i)),
+            Transport::Wss(self.wss(i)),
+        ]
     }
 
     /// The authority that signed the nodes' certificates, PEM.

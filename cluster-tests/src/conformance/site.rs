@@ -79,7 +79,12 @@ impl Grounds {
 
     fn start(&self, nodes: usize) -> Cluster {
         let users = self.users.path().display();
-        Cluster::start_with(nodes, &format!("{CONFIG}\n[auth]\nscram_users_file = \"{users}\"\n"))
+        Cluster::start_with(
+            nodes,
+            &format!(
+                "{CONFIG}\n[auth]\nscram_users_file = \"{users}\"\nno_match = \"allow\"\nchain = []\nfailed_login_delay_ms = 0\n"
+            ),
+        )
     }
 
     pub fn site(&self, ground: Ground, version: Version) -> Site {

@@ -3,17 +3,21 @@
 //! flight, and the next leaves when one has arrived (and, at QoS 1, was acknowledged).
 
 mod engine;
-mod frames;
+pub(crate) mod frames;
 mod histogram;
 mod idle;
+mod priority;
 mod sessions;
+mod steady;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use engine::run;
 pub use idle::Idle;
+pub(crate) use priority::{low_priority, own_thread};
 pub use sessions::Sessions;
+pub use steady::{Steady, Window};
 
 /// Bytes of payload in every message.
 pub const PAYLOAD: usize = 64;

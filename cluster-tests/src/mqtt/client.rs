@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,8 +104,26 @@ impl Client {
 
     /// As [`open`](Self::open), with TLS as `config` has it.
     pub fn open_as(to: impl Into<Transport>, version: Version, config: Arc<ClientConfig>) -> Result<Self> {
-        Ok(Client {
-            stream: Stream::open(to.into(), config)?,
+        Ok(Client::on(Stream::open(to.into(), config)?, version))
+    }
+
+    /// As [`connect_as`](Self::connect_as), over a TCP connection on which others may have spoken
+    /// before.
+    pub fn connect_over(
+        tcp: TcpStream,
+        to: impl Into<Transport>,
+        options: &Options,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self> {
+        let mut client = Client::on(Stream::open_over(tcp, to.into(), config)?, options.version);
+        client.send(&wire::connect(options))?;
+        client.await_connack()?;
+        Ok(client)
+    }
+
+    fn on(stream: Stream, version: Version) -> Self {
+        Client {
+            stream,
             version,
             buf: Vec::new(),
             inbox: VecDeque::new(),
@@ -114,7 +133,7 @@ impl Client {
             received: Received::new(),
             session_present: false,
             granted: Props::default(),
-        })
+        }
     }
 
     /// Waits for the CONNACK of a CONNECT sent by hand.

@@ -81,6 +81,14 @@ impl Options {
         self
     }
 
+    /// User Name and Password.
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.username = Some(name.into());
+        self.password = Some(password.into());
+        self
+    }
+
     #[must_use]
     pub fn keep_alive_s(mut self, seconds: u16) -> Self {
         self.keep_alive_s = seconds;

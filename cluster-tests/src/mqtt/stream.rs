@@ -22,6 +22,16 @@ pub enum Transport {
     Wss(SocketAddr),
 }
 
+impl Transport {
+    pub fn address(self) -> SocketAddr {
+        let (Transport::Tcp(address)
+        | Transport::Ws(address)
+        | Transport::Tls(address)
+        | Transport::Wss(address)) = self;
+        address
+    }
+}
+
 impl From<SocketAddr> for Transport {
     fn from(address: SocketAddr) -> Self {
         Transport::Tcp(address)
@@ -85,11 +95,17 @@ fn refused(error: impl std::fmt::Display) -> io::Error {
 impl Stream {
     /// `config` is for the encrypted transports.
     pub fn open(transport: Transport, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let (Transport::Tcp(address)
-        | Transport::Ws(address)
-        | Transport::Tls(address)
-        | Transport::Wss(address)) = transport;
-        let mut tcp = TcpStream::connect_timeout(&address, OPEN_TIMEOUT)?;
+        let tcp = TcpStream::connect_timeout(&transport.address(), OPEN_TIMEOUT)?;
+        Stream::open_over(tcp, transport, config)
+    }
+
+    /// As [`open`](Self::open), over a connection on which nothing of the transport was said.
+    pub fn open_over(
+        mut tcp: TcpStream,
+        transport: Transport,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let address = transport.address();
         tcp.set_nodelay(true)?;
         tcp.set_write_timeout(Some(WRITE_TIMEOUT))?;
         tcp.set_read_timeout(Some(OPEN_TIMEOUT))?;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ const FAILED_DIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Dials the simulated network.
 pub fn connector() -> Connector {
-    Arc::new(|endpoint| {
+    Connector::plain(|endpoint| {
         endpoint.connect_with_connector_lazy(tower::service_fn(|uri: Uri| async move {
             let host = uri.host().unwrap_or_default().to_owned();
             match TcpStream::connect((host, uri.port_u16().unwrap_or_default())).await {

@@ -1,13 +1,13 @@
 //! One simulated node: the whole broker, on a disk that forgets what was not synced.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rookery::auth::Access;
-use rookery::broker::{Front, LapseRules};
+use rookery::broker::{Front, LapseRules, Permissions};
 use rookery::env::simulated::{self, HostClock};
-use rookery::peer::{self, ClusterId, Secret};
+use rookery::peer::{self, Authority, ClusterId, Keyring, Secret};
 use rookery::raft::{self, Change, NodeConfig, Snapshots};
 use rookery::server::{Member, Parts};
 use rookery::session::{Context, Limits};
@@ -23,6 +23,7 @@ use super::world::World;
 
 const MQTT_PORT: u16 = 1883;
 const PEER_PORT: u16 = 17883;
+const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// How often a leader looks for what the operator wants.
 const WISH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,8 +138,7 @@ impl Machine {
         let others = world.machines().iter().filter(|m| m.id != self.id);
         let member = Member::start(Parts {
             identity: Arc::new(Identity::in_memory(&self.disk)),
-            cluster: ClusterId([7; 16]),
-            secret: Secret::new([8; 32]),
+            keyring: Keyring::in_memory(CLUSTER, self.id, authority())?,
             info: self.info(),
             consensus: self.consensus.clone(),
             log: LogStore::in_memory(&self.disk, self.sync),
@@ -147,6 +147,7 @@ impl Machine {
             connector: connector(),
             known: others.map(|m| (m.id, m.info().peer_addr)).collect(),
             lapse: LapseRules::default(),
+            permissions: Permissions::default(),
             disk: Arc::default(),
             runtime: Handle::current(),
         })
@@ -183,6 +184,13 @@ async fn operate(raft: raft::Node, world: World) {
             world.tried(&change, outcome.is_ok());
         }
     }
+}
+
+/// Only its secret is ever used, and is the same in all runs: the simulated network is not encrypted.
+fn authority() -> Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    let made = || Authority::new(CLUSTER, &Secret::new([8; 32])).expect("randomness");
+    AUTHORITY.get_or_init(made).clone()
 }
 
 pub fn host(number: usize) -> String {

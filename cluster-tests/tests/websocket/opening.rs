@@ -51,7 +51,8 @@ fn what_is_refused_and_how() {
         (101, "Upgrade: websocket", "uPGRADE: h2c, WebSocket"),
         (101, "Connection: Upgrade", "Connection: keep-alive, upgrade"),
         (101, "Connection: Upgrade", "Connection: keep-alive\r\nConnection: UPGRADE"),
-        (101, "Host", "Origin: https://app.example\r\nHost"),
+        (101, "Host", "Origin: http://localhost:3000\r\nHost"),
+        (403, "Host", "Origin: https://app.example\r\nHost"),
         (101, "/mqtt", "/mqtt?token=1"),
     ] {
         assert!(good.contains(part), "{part}");
@@ -124,7 +125,7 @@ fn requests_are_bounded_in_size_and_time() {
     assert_eq!(status(&cluster, &RawSocket::request(&cookie(7_000))), 101);
     assert_eq!(status(&cluster, &RawSocket::request(&cookie(9_000))), 431);
     assert_eq!(status(&cluster, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(100_000))), 431);
-    assert_eq!(status(&cluster, &RawSocket::request(&format!("{MQTT}{}", "a: b\r\n".repeat(200)))), 400);
+    assert_eq!(status(&cluster, &RawSocket::request(&format!("{MQTT}{}", "a: b\r\n".repeat(200)))), 431);
     // Half a request, and a WebSocket without a CONNECT that pings.
     let mut slow = RawSocket::dial(cluster.ws(1));
     slow.write("GET /mqtt HTTP/1.1\r\nHost: ");

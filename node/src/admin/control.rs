@@ -6,11 +6,14 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+use super::nodes::Nodes;
+use super::settings::Settings;
+
 /// What a [`Control`] call gives back.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlError>> + Send + 'a>>;
 
 /// What operators may ask of a node.
-pub trait Control: Send + Sync + 'static {
+pub trait Control: Settings + Nodes {
     /// The cluster as this node sees it; also of a node that is of no cluster yet.
     fn status(&self) -> Answer<'_, ClusterStatus>;
 
@@ -44,6 +47,17 @@ pub trait Control: Send + Sync + 'static {
     /// Hands leadership to `to` (name or id), or to the voter that is most up to date. Returns
     /// the name of the leader then.
     fn transfer_leader(&self, to: Option<String>) -> Answer<'_, NewLeader>;
+
+    /// What each member proves itself by to the others.
+    fn ca(&self) -> Answer<'_, CaStatus>;
+
+    /// Replaces the cluster's CA and secret on all members, or goes on with doing so. `force` leaves
+    /// members behind that do not answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsafe`] if a member would be left behind; [`ErrorKind::Unavailable`] if it could
+    /// not be ended, and is to be asked for again.
+    fn rotate_ca(&self, force: bool) -> Answer<'_, CaStatus>;
 
     /// Whether clients should be sent here: a member, leased, caught up, listening, not draining.
     /// Never waits.
@@ -79,6 +93,9 @@ pub struct ClusterStatus {
     pub term: u64,
     /// What all members understand and therefore use; 0: not agreed on yet.
     pub feature_level: u32,
+    /// SHA-256 of the certificate of the cluster's CA that this node uses, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// In the order of their names.
     pub members: Vec<Member>,
 }
@@ -100,6 +117,9 @@ pub struct Member {
     pub name: String,
     pub role: Role,
     pub state: MemberState,
+    /// It lets its clients go and nobody in.
+    #[serde(default)]
+    pub draining: bool,
     /// Addresses are HOST:PORT as others reach them; empty where the member does not listen.
     pub peer_addr: String,
     pub api_addr: String,
@@ -141,6 +161,38 @@ pub struct JoinToken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewLeader {
     pub leader: String,
+}
+
+/// The CA as its members know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaStatus {
+    /// What the node that answers uses: SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: String,
+    /// Some member believes two: a rotation is under way, or has to be gone on with.
+    pub rotating: bool,
+    /// In the order of their names.
+    pub members: Vec<CaMember>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaMember {
+    pub name: String,
+    pub state: CaState,
+    /// What it uses; `None`: it does not answer.
+    pub fingerprint: Option<String>,
+}
+
+/// How far a member is with a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaState {
+    /// It believes only what it uses.
+    Settled,
+    /// It believes the next one as well.
+    TrustsNext,
+    /// It uses the new one, and still believes the old.
+    TrustsOld,
+    Unreachable,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +259,7 @@ pub enum ErrorKind {
     NotFound,
     /// The node or cluster is in a state that does not allow it.
     Conflict,
-    /// It would cost quorum or acknowledged data.
+    /// It would cost quorum or acknowledged data, or leave a member behind.
     Unsafe,
     /// No leader, no quorum, not started yet.
     Unavailable,
@@ -274,4 +326,12 @@ pub struct ForgetRequest {
 pub struct TransferRequest {
     #[serde(default)]
     pub to: Option<String>,
+}
+
+/// Body of `POST /api/v1/cluster/rotate-ca`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    #[serde(default)]
+    pub force: bool,
 }

@@ -12,6 +12,10 @@ use axum::response::{IntoResponse, Response};
 
 use super::control::{ControlError, ErrorKind};
 
+/// What nobody else may look at either: who may log in and what they may do. Paths are those below
+/// `/api/v1`.
+const PRIVATE: [&str; 4] = ["/users", "/rules", "/bans", "/acl"];
+
 /// Host names, besides IP addresses and `localhost`, under which this node answers. A page that
 /// had its own name resolved to this node's address (DNS rebinding) sends that name as `Host`.
 #[derive(Clone, Debug, Default)]
@@ -42,13 +46,19 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    match check(&hosts, peer, request.method(), request.headers()) {
+    match check(&hosts, peer, request.method(), request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(message) => ControlError::new(ErrorKind::Unauthorized, message).into_response(),
     }
 }
 
-fn check(hosts: &Hosts, peer: SocketAddr, method: &Method, headers: &HeaderMap) -> Result<(), String> {
+fn check(
+    hosts: &Hosts,
+    peer: SocketAddr,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), String> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = text(header::HOST).unwrap_or_default();
     if !hosts.allows(host) {
@@ -60,13 +70,15 @@ fn check(hosts: &Hosts, peer: SocketAddr, method: &Method, headers: &HeaderMap) 
             return Err(format!("requests from pages of {origin:?} are refused"));
         }
     }
-    if matches!(*method, Method::GET | Method::HEAD) {
+    let is_public = !PRIVATE.iter().any(|private| path.starts_with(private));
+    if is_public && matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
     }
     // Behind a proxy on this machine everyone would look local.
     let proxied = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
     if proxied || !peer.ip().to_canonical().is_loopback() {
-        return Err("changes are accepted only from the machine that the node runs on".to_owned());
+        let what = if is_public { "changes are accepted" } else { "this is answered" };
+        return Err(format!("{what} only from the machine that the node runs on"));
     }
     Ok(())
 }

@@ -1,32 +1,35 @@
 //! One function per route: unwrap the request, ask [`Control`], wrap the answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::control::{
-    Answer, ClientInfo, ClientPage, ClusterStatus, Control, ControlError, ErrorKind, ForgetRequest,
-    JoinRequest, JoinToken, NewLeader, Readiness, TokenRequest, TransferRequest,
+    Answer, CaStatus, ClientInfo, ClientPage, ClusterStatus, Control, ControlError, ErrorKind, ForgetRequest,
+    JoinRequest, JoinToken, NewLeader, Readiness, RotateRequest, TokenRequest, TransferRequest,
 };
 use crate::env;
 
-type Node = State<Arc<dyn Control>>;
-type Reply<T> = Result<Json<T>, ControlError>;
+pub(super) type Node = State<Arc<dyn Control>>;
+pub(super) type From = ConnectInfo<SocketAddr>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Reply<T> = Result<Json<T>, ControlError>;
 
-/// Most clients on one page, and how many come unasked.
+/// Most items on one page, and how many come unasked.
 const MAX_PAGE: usize = 1_000;
 const DEFAULT_PAGE: usize = 100;
 /// Bounds for the life of a join token, seconds: a minute to a month.
 const TOKEN_TTL_S: std::ops::RangeInclusive<u64> = 60..=2_592_000;
 
 /// Runs a change to its end even if the caller goes away in the middle of it.
-async fn to_the_end<T, F>(control: Arc<dyn Control>, change: F) -> Reply<T>
+pub(super) async fn to_the_end<T, F>(control: Arc<dyn Control>, change: F) -> Reply<T>
 where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> Answer<'a, T> + Send + 'static,
@@ -37,7 +40,12 @@ where
         .map(Json)
 }
 
-fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ControlError> {
+/// Who asks, for the audit log.
+pub(super) fn by(ConnectInfo(address): From) -> String {
+    format!("api from {address}")
+}
+
+pub(super) fn body<T>(body: Body<T>) -> Result<T, ControlError> {
     body.map(|Json(value)| value).map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))
 }
 
@@ -69,10 +77,7 @@ pub(super) async fn init(State(control): Node) -> Reply<ClusterStatus> {
     to_the_end(control, |c| c.init()).await
 }
 
-pub(super) async fn token(
-    State(control): Node,
-    request: Result<Json<TokenRequest>, JsonRejection>,
-) -> Reply<JoinToken> {
+pub(super) async fn token(State(control): Node, request: Body<TokenRequest>) -> Reply<JoinToken> {
     let TokenRequest { ttl_s } = body(request)?;
     if !TOKEN_TTL_S.contains(&ttl_s) {
         let (min, max) = TOKEN_TTL_S.into_inner();
@@ -81,10 +86,7 @@ pub(super) async fn token(
     to_the_end(control, move |c| c.token(ttl_s)).await
 }
 
-pub(super) async fn join(
-    State(control): Node,
-    request: Result<Json<JoinRequest>, JsonRejection>,
-) -> Reply<ClusterStatus> {
+pub(super) async fn join(State(control): Node, request: Body<JoinRequest>) -> Reply<ClusterStatus> {
     let JoinRequest { seeds, token } = body(request)?;
     if seeds.is_empty() {
         return invalid("seeds must name at least one peer address");
@@ -99,10 +101,7 @@ pub(super) async fn leave(State(control): Node) -> Reply<()> {
     to_the_end(control, |c| c.leave()).await
 }
 
-pub(super) async fn forget(
-    State(control): Node,
-    request: Result<Json<ForgetRequest>, JsonRejection>,
-) -> Reply<()> {
+pub(super) async fn forget(State(control): Node, request: Body<ForgetRequest>) -> Reply<()> {
     let ForgetRequest { node, force } = body(request)?;
     to_the_end(control, move |c| c.forget(node, force)).await
 }
@@ -117,11 +116,30 @@ pub(super) async fn transfer_leader(
     to_the_end(control, move |c| c.transfer_leader(to)).await
 }
 
+pub(super) async fn ca(State(control): Node) -> Reply<CaStatus> {
+    control.ca().await.map(Json)
+}
+
+pub(super) async fn rotate_ca(
+    State(control): Node,
+    request: Result<Option<Json<RotateRequest>>, JsonRejection>,
+) -> Reply<CaStatus> {
+    let force = request
+        .map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))?
+        .is_some_and(|Json(request)| request.force);
+    to_the_end(control, move |c| c.rotate_ca(force)).await
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Paging {
-    cursor: Option<String>,
-    limit: Option<usize>,
+    pub cursor: Option<String>,
+    pub limit: Option<usize>,
+}
+
+/// How many are asked for.
+pub(super) fn page_limit(paging: &Paging) -> usize {
+    paging.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE)
 }
 
 pub(super) async fn clients(
@@ -129,7 +147,7 @@ pub(super) async fn clients(
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Reply<ClientPage> {
     let Query(paging) = paging.map_err(|e| ControlError::new(ErrorKind::Invalid, e.body_text()))?;
-    let limit = paging.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let limit = page_limit(&paging);
     control.clients(paging.cursor, limit).await.map(Json)
 }
 

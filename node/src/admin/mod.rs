@@ -5,8 +5,10 @@ mod control;
 mod guard;
 mod handlers;
 mod metrics;
+pub mod nodes;
 mod reply;
 mod server;
+pub mod settings;
 
 #[cfg(test)]
 mod tests;

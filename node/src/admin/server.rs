@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Router, serve as axum_serve};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::control::Control;
 use super::guard::{Hosts, guard};
-use super::{handlers, reply};
+use super::{handlers, nodes, reply, settings};
 
 /// Largest request body, bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Largest body with rules, bytes: thousands of them.
+const MAX_RULES_BYTES: usize = 4 * 1024 * 1024;
 /// How long requests that are under way may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -31,11 +33,29 @@ pub fn router(control: Arc<dyn Control>, hosts: Hosts) -> Router {
         .route("/join", post(handlers::join))
         .route("/leave", post(handlers::leave))
         .route("/forget", post(handlers::forget))
-        .route("/transfer-leader", post(handlers::transfer_leader));
+        .route("/transfer-leader", post(handlers::transfer_leader))
+        .route("/ca", get(handlers::ca))
+        .route("/rotate-ca", post(handlers::rotate_ca));
     let api = Router::new()
         .nest("/cluster", cluster)
+        .route("/nodes", get(nodes::handlers::nodes))
+        .route("/nodes/{node}", get(nodes::handlers::node))
+        .route("/nodes/{node}/drain", post(nodes::handlers::drain))
+        .route("/nodes/{node}/undrain", post(nodes::handlers::undrain))
+        .route("/nodes/{node}/decommission", post(nodes::handlers::decommission))
         .route("/clients", get(handlers::clients))
         .route("/clients/{id}", get(handlers::client).delete(handlers::kick))
+        .route("/users", get(settings::handlers::users))
+        .route("/users/{name}", put(settings::handlers::set_user).delete(settings::handlers::remove_user))
+        .route(
+            "/rules",
+            get(settings::handlers::rules)
+                .put(settings::handlers::set_rules)
+                .layer(DefaultBodyLimit::max(MAX_RULES_BYTES)),
+        )
+        .route("/bans", get(settings::handlers::bans))
+        .route("/bans/{kind}/{value}", put(settings::handlers::ban).delete(settings::handlers::lift_ban))
+        .route("/acl/check", post(settings::handlers::check))
         .fallback(reply::no_such_path)
         .layer(from_fn_with_state(Arc::new(hosts), guard));
     Router::new()

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::nodes::*;
+use super::settings::*;
 use super::*;
 
 /// Answers as told and notes what it was asked.
@@ -33,6 +35,70 @@ impl Fake {
     }
 }
 
+impl Settings for Fake {
+    fn users(&self, cursor: Option<String>, limit: usize) -> Answer<'_, UserPage> {
+        self.answer(format!("users {cursor:?} {limit}"), UserPage::default())
+    }
+    fn set_user(&self, by: String, name: String, user: UserRequest) -> Answer<'_, ()> {
+        self.answer(format!("set user {name} {} by {by}", user.password.is_some()), ())
+    }
+    fn remove_user(&self, _: String, name: String) -> Answer<'_, ()> {
+        self.answer(format!("remove user {name}"), ())
+    }
+    fn rules(&self) -> Answer<'_, RuleList> {
+        self.answer("rules".to_owned(), RuleList::default())
+    }
+    fn set_rules(&self, _: String, rules: RulesRequest) -> Answer<'_, RuleList> {
+        self.answer(format!("set {} rules {:?}", rules.rules.len(), rules.revision), RuleList::default())
+    }
+    fn bans(&self, cursor: Option<String>, limit: usize) -> Answer<'_, BanPage> {
+        self.answer(format!("bans {cursor:?} {limit}"), BanPage::default())
+    }
+    fn ban(&self, _: String, kind: String, value: String, ban: BanRequest) -> Answer<'_, ()> {
+        self.answer(format!("ban {kind} {value} {:?}", ban.for_s), ())
+    }
+    fn lift_ban(&self, _: String, kind: String, value: String) -> Answer<'_, ()> {
+        self.answer(format!("lift {kind} {value}"), ())
+    }
+    fn check(&self, check: CheckRequest) -> Answer<'_, Checked> {
+        self.answer(format!("check {} {}", check.action, check.topic), Checked::default())
+    }
+}
+
+impl Nodes for Fake {
+    fn nodes(&self) -> Answer<'_, NodeList> {
+        self.answer("nodes".to_owned(), NodeList::default())
+    }
+    fn node(&self, node: String) -> Answer<'_, NodeInfo> {
+        self.answer(format!("node {node}"), a_node(&node))
+    }
+    fn drain(&self, by: String, node: String, request: DrainRequest) -> Answer<'_, NodeInfo> {
+        self.answer(format!("drain {node} {:?} by {by}", request.rate_per_s), a_node(&node))
+    }
+    fn undrain(&self, _: String, node: String) -> Answer<'_, NodeInfo> {
+        self.answer(format!("undrain {node}"), a_node(&node))
+    }
+    fn decommission(&self, _: String, node: String, request: DecommissionRequest) -> Answer<'_, ()> {
+        self.answer(format!("decommission {node} {:?} {}", request.rate_per_s, request.timeout_s), ())
+    }
+}
+
+fn a_node(name: &str) -> NodeInfo {
+    NodeInfo {
+        id: "00000000000000aa".to_owned(),
+        name: name.to_owned(),
+        role: Role::Voter,
+        state: MemberState::Up,
+        leader: false,
+        draining: None,
+        clients: 0,
+        mqtt_addr: String::new(),
+        api_addr: String::new(),
+        server_reference: String::new(),
+        version: String::new(),
+    }
+}
+
 impl Control for Fake {
     fn status(&self) -> Answer<'_, ClusterStatus> {
         self.answer("status".to_owned(), self.a_status())
@@ -55,6 +121,12 @@ impl Control for Fake {
     }
     fn transfer_leader(&self, to: Option<String>) -> Answer<'_, NewLeader> {
         self.answer(format!("transfer {to:?}"), NewLeader { leader: "n2".to_owned() })
+    }
+    fn ca(&self) -> Answer<'_, CaStatus> {
+        self.answer("ca".to_owned(), CaStatus::default())
+    }
+    fn rotate_ca(&self, force: bool) -> Answer<'_, CaStatus> {
+        self.answer(format!("rotate {force}"), CaStatus::default())
     }
     fn ready(&self) -> Readiness {
         let reasons = if self.ready { vec![] } else { vec!["no lease".to_owned()] };
@@ -145,6 +217,21 @@ async fn each_route_asks_the_node() {
         (call("POST", "/api/v1/cluster/forget").json(json!({"node": "n3", "force": true})), "forget n3 true"),
         (call("POST", "/api/v1/cluster/transfer-leader"), "transfer None"),
         (call("POST", "/api/v1/cluster/transfer-leader").json(json!({"to": "n2"})), "transfer Some(\"n2\")"),
+        (call("GET", "/api/v1/cluster/ca"), "ca"),
+        (call("POST", "/api/v1/cluster/rotate-ca"), "rotate false"),
+        (call("POST", "/api/v1/cluster/rotate-ca").json(json!({"force": true})), "rotate true"),
+        (call("GET", "/api/v1/nodes"), "nodes"),
+        (call("GET", "/api/v1/nodes/n2"), "node n2"),
+        (call("POST", "/api/v1/nodes/@self/drain"), "drain @self None by api from 127.0.0.1:5000"),
+        (
+            call("POST", "/api/v1/nodes/n2/drain").json(json!({"rate_per_s": 50})),
+            "drain n2 Some(50) by api from 127.0.0.1:5000",
+        ),
+        (call("POST", "/api/v1/nodes/n2/undrain"), "undrain n2"),
+        (
+            call("POST", "/api/v1/nodes/n2/decommission").json(json!({"timeout_s": 60})),
+            "decommission n2 None 60",
+        ),
         (call("GET", "/api/v1/clients"), "clients None 100"),
         (call("GET", "/api/v1/clients?cursor=a%2Fb&limit=5000"), "clients Some(\"a/b\") 1000"),
         (call("GET", "/api/v1/clients/a%2Fb%20c"), "client a/b c"),
@@ -185,6 +272,11 @@ async fn wrong_requests_are_told_so_and_not_passed_on() {
         (call("POST", "/api/v1/cluster/token"), 400),
         (call("POST", "/api/v1/cluster/join").json(json!({"seeds": [], "token": ""})), 400),
         (call("POST", "/api/v1/cluster/join").json(json!({"seeds": ["nowhere"], "token": ""})), 400),
+        (call("POST", "/api/v1/nodes/n2/drain").json(json!({"rate_per_s": 0})), 400),
+        (call("POST", "/api/v1/nodes/n2/drain").json(json!({"rate_per_s": 1_000_001})), 400),
+        (call("POST", "/api/v1/nodes/n2/drain").json(json!({"rate": 1})), 400),
+        (call("POST", "/api/v1/nodes/n2/decommission"), 400),
+        (call("POST", "/api/v1/nodes/n2/decommission").json(json!({"timeout_s": 86_401})), 400),
         (call("GET", "/api/v1/clients?limit=x"), 400),
         (call("GET", "/api/v1/nothing"), 404),
         (call("GET", "/nothing"), 404),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Principal;
 use crate::mqtt::ReasonCode;
 
 /// Bytes of randomness that an exchange begins with.
@@ -15,6 +16,11 @@ pub struct Nonce(pub [u8; NONCE_BYTES]);
 pub trait Mechanism: Send + Sync + 'static {
     /// The Authentication Method that clients ask for it by.
     fn name(&self) -> &'static str;
+
+    /// Whether clients may ask for it at present.
+    fn is_offered(&self) -> bool {
+        true
+    }
 
     /// The exchange before its first step.
     fn begin(&self, nonce: Nonce) -> Box<dyn Exchange>;
@@ -39,12 +45,22 @@ pub enum Outcome {
         data: Vec<u8>,
         exchange: Box<dyn Exchange>,
     },
-    /// The client is `identity`. `data` is the server's last word; empty: none.
+    /// The client is `principal`; `None`: nobody in particular, and let in all the same. `data` is
+    /// the server's last word; empty: none. The client's right to be connected ends after
+    /// `valid_for_ms`, if that is set.
     Success {
         data: Vec<u8>,
-        identity: Arc<str>,
+        principal: Option<Arc<Principal>>,
+        valid_for_ms: Option<u64>,
     },
     Failure(Failure),
+}
+
+impl Outcome {
+    /// The client is `principal`, for as long as it stays.
+    pub fn success(data: Vec<u8>, principal: Arc<Principal>) -> Self {
+        Self::Success { data, principal: Some(principal), valid_for_ms: None }
+    }
 }
 
 impl fmt::Debug for Outcome {
@@ -52,7 +68,7 @@ impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Continue { .. } => f.write_str("Continue"),
-            Self::Success { identity, .. } => f.debug_tuple("Success").field(identity).finish(),
+            Self::Success { principal, .. } => f.debug_tuple("Success").field(principal).finish(),
             Self::Failure(failure) => failure.fmt(f),
         }
     }

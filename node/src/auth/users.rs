@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::prepare;
 use super::scram::{self, ITERATIONS_DEFAULT, SALT_BYTES, Verifier};
+use super::{Directory, prepare};
 
 /// Largest file of users that is read, bytes.
 const FILE_MAX_BYTES: u64 = 256 << 20;
@@ -15,6 +15,11 @@ const FILE_MAX_BYTES: u64 = 256 << 20;
 pub trait Users: Send + Sync + 'static {
     /// The verifier of a user; `name` is prepared.
     fn find(&self, name: &str) -> Option<Arc<Verifier>>;
+
+    /// Nobody can be found, and the method need not be offered.
+    fn is_empty(&self) -> bool {
+        false
+    }
 
     /// What most users' verifiers look like, so that one of a user that does not exist looks alike.
     fn usual(&self) -> Shape;
@@ -25,6 +30,33 @@ pub trait Users: Send + Sync + 'static {
 pub struct Shape {
     pub iterations: u32,
     pub salt_bytes: usize,
+}
+
+/// The users of a file, and of the cluster: the file's come first.
+pub struct UsersOfBoth {
+    file: Option<UserTable>,
+    directory: Arc<dyn Directory>,
+}
+
+impl UsersOfBoth {
+    pub fn new(file: Option<UserTable>, directory: Arc<dyn Directory>) -> Self {
+        Self { file, directory }
+    }
+}
+
+impl Users for UsersOfBoth {
+    fn find(&self, name: &str) -> Option<Arc<Verifier>> {
+        let in_file = self.file.as_ref().and_then(|file| file.find(name));
+        in_file.or_else(|| self.directory.find(name)?.scram?.parse().ok().map(Arc::new))
+    }
+
+    fn usual(&self) -> Shape {
+        self.file.as_ref().map_or_else(|| usual(std::iter::empty()), UserTable::usual)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.file.is_none() && self.directory.is_empty()
+    }
 }
 
 /// Users read from a file, and as they were then.

@@ -25,6 +25,9 @@ impl Replica for Applier {
             self.0.check_outdated(&effects)?;
             self.0.clock.ticked(state.clock_ms());
             self.0.note_the_time(&state);
+            if effects.iter().any(|effect| matches!(effect, Effect::Settings(_))) {
+                self.0.policy.follow(&state);
+            }
             if self.0.is_alive() {
                 // Who gets a logged message is decided together with its retained value: a
                 // SUBSCRIBE sees it as the one or as the other.
@@ -59,6 +62,7 @@ impl Replica for Applier {
     fn install(&self, index: LogIndex, from: &mut dyn io::Read) -> io::Result<()> {
         let state = State::read(from, self.0.stock.clone())?;
         self.0.note_the_time(&state);
+        self.0.policy.follow(&state);
         let old = std::mem::replace(&mut *self.0.state.write(), state);
         if let Some(wiring) = self.0.wiring() {
             // A million sessions take a second to free: no reason to hold up what follows.
@@ -67,6 +71,7 @@ impl Replica for Applier {
                 wiring.forwarder.peer_up(node, epoch);
             }
             wiring.lease.applied(index, true);
+            self.0.drain_as_noted(&self.0.state(), wiring.me);
         }
         // Deliveries and takeovers that the skipped entries held are lost to this life's
         // connections. Its start may have been among them: then nobody would ever begin it.
@@ -81,7 +86,11 @@ impl Replica for Applier {
 /// Whether somebody on another node may be waiting for this command to be applied everywhere.
 fn others_wait_for(command: &Command) -> bool {
     match command {
-        Command::RouteAdd { .. } | Command::Subscribe { .. } | Command::NodeUp { .. } => true,
+        Command::RouteAdd { .. }
+        | Command::Subscribe { .. }
+        | Command::NodeUp { .. }
+        | Command::Settings(_)
+        | Command::Drain { .. } => true,
         Command::Publish { message, .. } => message.retain,
         // It may have been any of them.
         Command::Part { last, .. } => *last,
@@ -161,6 +170,12 @@ impl Broker {
             Effect::ReplayNext { client, node, epoch, incarnation } => {
                 if here(node, epoch) {
                     self.propose_quietly(Command::Replay { client, incarnation });
+                }
+            }
+            Effect::Settings(change) => self.enforce(&change),
+            Effect::Drain { node, epoch, drain } => {
+                if here(node, epoch) {
+                    self.drain_as_told(drain);
                 }
             }
             Effect::Deliver { message, online } => {

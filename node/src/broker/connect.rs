@@ -95,6 +95,9 @@ impl Broker {
                     return conn.close(Ended::TakenOver, ReasonCode::SessionTakenOver);
                 }
                 broker.clients.insert(client, conn.clone());
+                if broker.is_unwanted(&conn) {
+                    return conn.close(Ended::Server, ReasonCode::AdministrativeAction);
+                }
                 broker.pump(&conn);
             }),
         );

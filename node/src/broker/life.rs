@@ -31,6 +31,7 @@ impl Broker {
             }
         }
         self.tell_wall_clock();
+        self.say_draining();
     }
 
     /// Completes once a life of this node has begun; the first that was asked for may be over
@@ -95,6 +96,9 @@ impl Broker {
         self.alive.store(false, Ordering::Release);
         for conn in self.clients.drain() {
             conn.close(Ended::Server, ReasonCode::ServerShuttingDown);
+            // Its loop may stand in the middle of what it has read. What comes next must not be published
+            // in another life, before what went before it and its client sends again [MQTT-4.6.0-1].
+            conn.publish_order().lock().get_or_insert_default().end();
         }
         self.local.write().clear();
         self.progress.take_all();

@@ -9,11 +9,14 @@ mod clients;
 mod clock;
 mod connect;
 mod deliver;
+mod drain;
 mod filters;
 mod inbox;
 mod lapse;
 mod life;
 mod local;
+mod permissions;
+mod policy;
 mod portions;
 mod progress;
 mod publish;
@@ -40,8 +43,11 @@ pub use clock::ClusterClock;
 pub use inbox::FromPeers;
 pub use lapse::{LapseRules, Minority};
 pub use life::Rebirth;
+pub use permissions::{NoMatch, Permissions};
+pub use policy::ChangeFailed;
 pub use service::Front;
 
+use crate::audit::Refusals;
 use crate::peer::forward::Forwarder;
 use crate::peer::lease::Lease;
 use crate::raft::{Done, Propose, Stored};
@@ -61,6 +67,8 @@ pub struct Wiring {
     pub lease: Arc<Lease>,
     /// What is done without it.
     pub lapse: LapseRules,
+    /// What clients may do that no rule says anything of.
+    pub permissions: Permissions,
     /// Whether nothing should be written to this node's disk that need not be.
     pub disk_is_short: Box<dyn Fn() -> bool + Send + Sync>,
     /// Where work goes on that must not hold up whoever caused it.
@@ -87,6 +95,9 @@ pub struct Broker {
     alive: AtomicBool,
     /// Of this life: how long the cluster was down before it, if it was, is made up for.
     knows_the_time: AtomicBool,
+    policy: policy::Current,
+    draining: drain::Draining,
+    refusals: Refusals,
     /// Told when a life begins.
     begun: tokio::sync::Notify,
     /// A planned stop has begun: nobody is let in, and no further life follows this one.
@@ -114,6 +125,9 @@ impl Broker {
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(false),
             knows_the_time: AtomicBool::new(false),
+            policy: policy::Current::default(),
+            draining: drain::Draining::default(),
+            refusals: Refusals::default(),
             begun: tokio::sync::Notify::new(),
             stopping: AtomicBool::new(false),
             node_turns: Turns::default(),

@@ -44,6 +44,9 @@ impl Broker {
             return 0;
         }
         let mut order = conn.publish_order().lock();
+        if order.as_deref().is_some_and(PublishOrder::is_over) {
+            return 0;
+        }
         self.fence(conn, &mut order, plan.path);
         let held = order.as_deref().is_some_and(|o| !o.admits(plan.path));
         if lapsed && !self.drain_when_leased(conn, publication.payload.len()) {

@@ -1,7 +1,7 @@
 //! What the leader does for the cluster: its clock, and what has become due by it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -33,9 +33,9 @@ impl Broker {
     ) {
         let mut last = env::now();
         let mut told = last;
-        let ticking = Arc::new(AtomicBool::new(false));
         let mut cursor = SweepCursor::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        let mut tick: Option<oneshot::Receiver<()>> = None;
         let mut sweep: Option<oneshot::Receiver<()>> = None;
         loop {
             tokio::select! {
@@ -52,18 +52,19 @@ impl Broker {
                     };
                     // One at a time: those of a leader that cannot commit would come on top of what
                     // its successor counts of the same time.
-                    if !ticking.swap(true, Ordering::AcqRel) {
+                    if tick.is_none() {
                         let elapsed_ms = now.saturating_duration_since(last).as_millis() as u64;
                         last = now;
-                        let ticked = ticking.clone();
-                        let done = Box::new(move |_| ticked.store(false, Ordering::Release));
-                        self.propose(Command::Tick { elapsed_ms: elapsed_ms.min(TICK_MAX_MS) }, done);
+                        let command = Command::Tick { elapsed_ms: elapsed_ms.min(TICK_MAX_MS) };
+                        tick = Some(self.propose_until(command));
                         let level = self.state().feature_level_to_raise(&members);
                         if let Some(level) = level {
                             self.propose_quietly(Command::Raise { level });
                         }
                     }
                 }
+                // More may be due now.
+                () = ended(&mut tick) => if reign().is_none() { continue },
                 () = ended(&mut sweep) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
@@ -78,15 +79,23 @@ impl Broker {
     /// Proposes what is due, if anything is; the receiver learns when it is done and there may be
     /// more.
     fn sweep(&self, cursor: &mut SweepCursor) -> Option<oneshot::Receiver<()>> {
-        let due = self.state().due(cursor, SWEEP_MAX);
-        let (done, ended) = oneshot::channel();
+        let due = {
+            let state = self.state();
+            // What began between two ticks was counted from the former, and may not end early for it.
+            state.due(state.clock_ms().saturating_sub(TICK_MS), cursor, SWEEP_MAX)
+        };
         if due.is_empty() {
-            // Dropped, `done` has the search go on at once.
-            return due.more.then_some(ended);
+            // Of a sender that is gone: the search goes on at once.
+            return due.more.then(|| oneshot::channel().1);
         }
-        let sweep = Command::Sweep { clients: due.clients, routes: due.routes };
-        self.propose(sweep, Box::new(move |_| drop(done)));
-        Some(ended)
+        Some(self.propose_until(Command::Sweep { clients: due.clients, routes: due.routes }))
+    }
+
+    /// The receiver learns when the command is done, whatever became of it.
+    fn propose_until(&self, command: Command) -> oneshot::Receiver<()> {
+        let (done, ended) = oneshot::channel();
+        self.propose(command, Box::new(move |_| drop(done)));
+        ended
     }
 
     /// Says what this node's wall clock shows, by which the cluster learns, should all nodes be down
@@ -118,13 +127,12 @@ impl Broker {
     }
 }
 
-/// Completes when the sweep is over, and forgets it; never, if there is none.
-async fn ended(sweep: &mut Option<oneshot::Receiver<()>>) {
-    match sweep {
+/// Completes when what was proposed is done, and forgets it; never, if there is nothing.
+async fn ended(proposed: &mut Option<oneshot::Receiver<()>>) {
+    match proposed {
         Some(ended) => {
-            // Its sender is dropped, whatever became of the sweep.
             let _ = ended.await;
-            *sweep = None;
+            *proposed = None;
         }
         None => std::future::pending().await,
     }

@@ -9,6 +9,7 @@ use super::Broker;
 use super::filters::Filters;
 use super::lapse::Turn;
 use super::local::{RouteChange, RouteWait, Subscriber};
+use crate::auth::Ask;
 use crate::mqtt::{QoS, ReasonCode, SubOptions, Version, topic};
 use crate::session::{self, Conn, Ended, FILTERS_AT_ONCE, SubscribeItem};
 use crate::state::limits::REPLAY_VISITS_MAX;
@@ -72,7 +73,13 @@ impl Broker {
             .iter()
             .map(|item| match topic::valid_filter(item.filter, levels_max) {
                 Ok(()) if item.filter.len() <= usize::from(limits.topic_max_bytes) => {
-                    granted(item.options.qos)
+                    let ask = Ask::Subscribe { filter: item.filter, qos: item.options.qos };
+                    if self.permits(conn, ask) {
+                        granted(item.options.qos)
+                    } else {
+                        self.note_denied(conn, ask);
+                        ReasonCode::NotAuthorized
+                    }
                 }
                 _ => ReasonCode::TopicFilterInvalid,
             })

@@ -50,6 +50,11 @@ impl Api {
         self.json(Method::POST, path, Body::from(body)).await
     }
 
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|e| Failure::new(Exit::Error, e.to_string()))?;
+        self.json(Method::PUT, path, Body::from(body)).await
+    }
+
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.json(Method::DELETE, path, Body::empty()).await
     }

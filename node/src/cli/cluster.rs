@@ -11,7 +11,8 @@ use super::client::Api;
 use super::exit::{Exit, Failure};
 use super::out;
 use crate::admin::{
-    ClusterStatus, ForgetRequest, JoinRequest, JoinToken, Member, NewLeader, TokenRequest, TransferRequest,
+    CaStatus, ClusterStatus, ForgetRequest, JoinRequest, JoinToken, Member, NewLeader, RotateRequest,
+    TokenRequest, TransferRequest,
 };
 use crate::env;
 
@@ -21,6 +22,8 @@ const TOKEN_VARIABLE: &str = "ROOKERY_TOKEN";
 /// A token is shorter; whatever is longer is the wrong file.
 const MAX_TOKEN_BYTES: u64 = 4_096;
 const POLL: Duration = Duration::from_millis(100);
+/// How long the CA of a cluster may take to be replaced.
+const ROTATION_TIMEOUT: Duration = Duration::from_secs(110);
 
 pub async fn run(command: ClusterCommand, format: Format) -> Result<(), Failure> {
     match command {
@@ -71,6 +74,14 @@ pub async fn run(command: ClusterCommand, format: Format) -> Result<(), Failure>
             out::say(&format!("{node} is no longer a member"));
             out::show(format, &json!({ "forgotten": node }), |_| String::new())
         }
+        ClusterCommand::RotateCa { api, force, yes } => {
+            if force {
+                out::confirm("Leave members behind that do not answer?", yes)?;
+            }
+            let ca = rotate(&api.api, force).await?;
+            out::say("the cluster's CA is replaced; tokens made before are void");
+            out::show(format, &ca, ca_table)
+        }
         ClusterCommand::TransferLeader { api, to } => {
             let request = TransferRequest { to };
             let leader: NewLeader =
@@ -79,6 +90,41 @@ pub async fn run(command: ClusterCommand, format: Format) -> Result<(), Failure>
             out::show(format, &leader, |leader| format!("{}\n", leader.leader))
         }
     }
+}
+
+/// Has the CA replaced, and tells how far the members are meanwhile.
+async fn rotate(address: &str, force: bool) -> Result<CaStatus, Failure> {
+    let api = Api::new(address).with_timeout(ROTATION_TIMEOUT);
+    let request = RotateRequest { force };
+    let asked = api.post("/api/v1/cluster/rotate-ca", &request);
+    let watched = async {
+        let api = Api::new(address);
+        let mut told = std::collections::BTreeMap::new();
+        loop {
+            // Only to tell about it; what became of it the other request says.
+            let ca: CaStatus = api.get("/api/v1/cluster/ca").await.unwrap_or_default();
+            for member in ca.members {
+                let state = (member.state, member.fingerprint);
+                let before = told.insert(member.name.clone(), state.clone());
+                if before.is_some_and(|before| before != state) {
+                    out::say(&format!("{}: {}", out::printable(&member.name), word(&state.0)));
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        answer = asked => answer,
+        () = watched => unreachable!("it ends with the other"),
+    }
+}
+
+fn ca_table(ca: &CaStatus) -> String {
+    let rows = ca
+        .members
+        .iter()
+        .map(|m| [m.name.clone(), word(&m.state), m.fingerprint.clone().unwrap_or_default()]);
+    out::table(["NAME", "STATE", "CA"], rows)
 }
 
 async fn fetch(api: &Api) -> Result<ClusterStatus, Failure> {
@@ -147,11 +193,12 @@ fn read_token(file: Option<&Path>) -> Result<String, Failure> {
 fn describe(status: &ClusterStatus) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or("none".to_owned(), out::printable);
     format!(
-        "cluster   {}\nleader    {}\nterm      {}\nfeatures  level {}\nasked     {}\n\n{}",
+        "cluster   {}\nleader    {}\nterm      {}\nfeatures  level {}\nca        {}\nasked     {}\n\n{}",
         or_none(&status.cluster_id),
         or_none(&status.leader),
         status.term,
         status.feature_level,
+        or_none(&status.ca),
         out::printable(&status.node),
         member_table(&status.members)
     )
@@ -164,7 +211,7 @@ fn member_table(members: &[Member]) -> String {
         [
             m.name.clone(),
             role,
-            word(&m.state),
+            if m.draining { "draining".to_owned() } else { word(&m.state) },
             m.mqtt_addr.clone(),
             m.ws_addr.clone(),
             m.api_addr.clone(),
@@ -178,7 +225,7 @@ fn member_table(members: &[Member]) -> String {
 }
 
 /// A document's word for `value`, so that tables and JSON speak alike.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
@@ -190,7 +237,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::admin::{MemberState, Role};
+    use crate::admin::{CaMember, CaState, MemberState, Role};
 
     fn member(name: &str, state: MemberState) -> Member {
         Member {
@@ -198,6 +245,7 @@ mod tests {
             name: name.to_owned(),
             role: Role::Voter,
             state,
+            draining: false,
             peer_addr: "127.0.0.1:17883".to_owned(),
             api_addr: "127.0.0.1:18083".to_owned(),
             mqtt_addr: "127.0.0.1:1883".to_owned(),
@@ -229,11 +277,33 @@ mod tests {
 
     #[test]
     fn the_table_names_the_leader_and_what_is_down() {
-        let text = member_table(&[member("n1", MemberState::Up), member("n2", MemberState::Down)]);
+        let draining = Member { draining: true, ..member("n3", MemberState::Up) };
+        let text = member_table(&[member("n1", MemberState::Up), member("n2", MemberState::Down), draining]);
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(lines[1][..4], ["n1", "leader", "up", "127.0.0.1:1883"]);
         assert_eq!(lines[2][..3], ["n2", "voter", "down"]);
+        assert_eq!(lines[3][..3], ["n3", "voter", "draining"]);
         assert_eq!(lines[1].len(), lines[0].len());
+    }
+
+    #[test]
+    fn the_table_of_a_rotation_says_how_far_each_member_is() {
+        let member = |name: &str, state, fingerprint: Option<&str>| CaMember {
+            name: name.to_owned(),
+            state,
+            fingerprint: fingerprint.map(str::to_owned),
+        };
+        let members = vec![
+            member("n1", CaState::TrustsOld, Some("bb")),
+            member("n2", CaState::TrustsNext, Some("aa")),
+            member("n3", CaState::Unreachable, None),
+        ];
+        let text = ca_table(&CaStatus { fingerprint: "bb".to_owned(), rotating: true, members });
+        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(
+            lines[1..],
+            [vec!["n1", "trusts_old", "bb"], vec!["n2", "trusts_next", "aa"], vec!["n3", "unreachable", "-"]]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum Exit {
     NotFound = 3,
     /// The cluster does not work, or works without some of its members.
     Unhealthy = 4,
-    /// Refused because it would cost quorum or acknowledged data.
+    /// Refused because it would cost quorum or acknowledged data, or leave a member behind.
     Unsafe = 5,
     Timeout = 6,
     Unauthorized = 7,
@@ -30,7 +30,7 @@ pub const EXIT_HELP: &str = "Exit codes:
   2  wrong usage or configuration
   3  not found
   4  unhealthy: node unreachable, no leader, no quorum, or members down
-  5  refused, because it would cost quorum or acknowledged data
+  5  refused, because it would cost quorum or acknowledged data, or leave a member behind
   6  timed out
   7  unauthorized
   8  a check found something acknowledged that was lost, duplicated or out of order

@@ -1,16 +1,22 @@
 //! The command line: parse, do, print. Every command ends with an [`Exit`].
 
 mod args;
+mod ban;
 mod client;
 mod clients;
 mod cluster;
+mod completions;
 mod config;
 mod dev;
 mod exit;
 mod failover;
+mod input;
+mod man;
 mod mqtt;
+mod node;
 mod out;
 mod password;
+mod rules;
 mod serve;
 mod users;
 
@@ -37,9 +43,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(command, format),
-        Command::Users(command) => users::run(command, format),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { dir } => man::run(dir.as_deref(), format),
+        Command::Users(command) => block_on(users::run(command, format)),
+        Command::Rules(command) => block_on(rules::run(command, format)),
+        Command::Acl(command) => block_on(rules::run_acl(command, format)),
+        Command::Ban(command) => block_on(ban::run(command, format)),
         Command::Dev(args) => block_on(dev::run(args, format)),
         Command::Cluster(command) => block_on(cluster::run(command, format)),
+        Command::Node(command) => block_on(node::run(command, format)),
         Command::Clients(command) => block_on(clients::run(command, format)),
         Command::Mqtt(command) => block_on(mqtt::run(command, format)),
         Command::Failover(command) => block_on(failover::run(command, format)),

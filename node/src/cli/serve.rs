@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use crate::{logging, server};
 
 /// How long a node whose parent is gone may take to stop before it is ended.
-const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+const ORPHAN_GRACE: Duration = Duration::from_secs(15);
 
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = config::load(args.config.as_deref(), &args.set)?;

@@ -3,18 +3,24 @@
 use std::net::SocketAddr;
 
 use super::error::{Place, Problem};
-use super::{Config, TlsConfig};
-use crate::auth::UserTable;
+use super::{AuthMethod, Config, ListenersConfig, TlsConfig};
+use crate::auth::http::HttpCallback;
+use crate::auth::jwt::Jwt;
+use crate::auth::{BadSetting, UserTable};
 use crate::net::Acceptor;
 use crate::peer::lease::{LeaseTimes, SWEEP_MS};
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_exposure(config, problems);
     check_users(config, problems);
+    check_authenticators(config, problems);
+    check_chain(config, problems);
     check_advertised(config, problems);
     check_timing(config, problems);
     check_ports(config, problems);
     check_certificates(config, problems);
+    check_proxies(config, problems);
+    check_origins(config, problems);
     if config.cluster.expect > 0 {
         problems.push(Problem::new(
             Place::Key("cluster.expect"),
@@ -26,50 +32,94 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 
 /// What listens beyond this machine must know whom it talks to, or say that it need not.
 fn check_exposure(config: &Config, problems: &mut Vec<Problem>) {
-    const SCRAM: &str = ", or set auth.required = true and auth.scram_users_file to let in clients that \
-                         prove who they are";
+    const ASK: &str = ", or set auth.required = true to let in only clients that prove who they are, as \
+                       users that `rookery users add` makes";
     // A listener that insists on clients' certificates does know.
     let open = |tls: &TlsConfig| tls.bind.filter(|_| !tls.require_client_cert);
-    let listeners: [(&'static str, Option<SocketAddr>, bool); 5] = [
-        ("listeners.tcp.bind", config.listeners.tcp.bind, true),
-        ("listeners.ws.bind", config.listeners.ws.bind, true),
-        ("listeners.tls.bind", open(&config.listeners.tls), true),
-        ("listeners.wss.bind", open(&config.listeners.wss), true),
-        ("api.bind", Some(config.api.bind), false),
+    let (tcp, ws) = (&config.listeners.tcp, &config.listeners.ws);
+    let (tls, wss) = (&config.listeners.tls, &config.listeners.wss);
+    let listeners: [(&'static str, Option<SocketAddr>, bool, bool); 5] = [
+        ("listeners.tcp.bind", tcp.bind, true, tcp.proxy_protocol),
+        ("listeners.ws.bind", ws.bind, true, ws.proxy_protocol),
+        ("listeners.tls.bind", open(tls), true, tls.proxy_protocol),
+        ("listeners.wss.bind", open(wss), true, wss.proxy_protocol),
+        ("api.bind", Some(config.api.bind), false, false),
     ];
-    for (key, bind, for_clients) in listeners {
-        let Some(bind) = bind.filter(|b| !b.ip().to_canonical().is_loopback()) else { continue };
+    for (key, bind, for_clients, proxied) in listeners {
+        let Some(bind) = bind.filter(|b| proxied || !b.ip().to_canonical().is_loopback()) else { continue };
         let meant = config.auth.allow_anonymous || (for_clients && config.auth.required);
         if !meant {
+            let here = if bind.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            let keep = match proxied {
+                true => format!("take {} away", key.replace("bind", "proxy_protocol")),
+                false => format!("set {key} = \"{here}:{}\" to keep it on this machine", bind.port()),
+            };
+            let by = if proxied { " through a proxy" } else { "" };
+            let ask = if for_clients { ASK } else { "" };
             let what = format!(
-                "{bind} can be reached from other machines and there is no authentication. Either \
-                 set {key} = \"{}:{}\" to keep it on this machine{}, or set auth.allow_anonymous = true to \
-                 let anyone in who can reach it",
-                if bind.is_ipv4() { "127.0.0.1" } else { "[::1]" },
-                bind.port(),
-                if for_clients { SCRAM } else { "" }
+                "{bind} can be reached from other machines{by} and there is no authentication. Either \
+                 {keep}{ask}, or set auth.allow_anonymous = true to let anyone in who can reach it"
             );
             problems.push(Problem::new(Place::Key(key), what));
         }
     }
 }
 
-/// The users must be readable, and there when nobody else is let in.
+/// The users must be readable.
 fn check_users(config: &Config, problems: &mut Vec<Problem>) {
-    match &config.auth.scram_users_file {
-        None if config.auth.required => problems.push(Problem::new(
-            Place::Key("auth.required"),
-            "lets nobody in without auth.scram_users_file; make lines for it with `rookery users scram NAME`",
-        )),
-        Some(path) => {
-            if let Err(error) = UserTable::load(path) {
-                problems.push(match error.line {
-                    Some(line) => Problem::in_file(&error.path, line, error.what),
-                    None => Problem::new(Place::Key("auth.scram_users_file"), error.to_string()),
-                });
-            }
+    let Some(path) = &config.auth.scram_users_file else { return };
+    if let Err(error) = UserTable::load(path) {
+        problems.push(match error.line {
+            Some(line) => Problem::in_file(&error.path, line, error.what),
+            None => Problem::new(Place::Key("auth.scram_users_file"), error.to_string()),
+        });
+    }
+}
+
+/// Keys, secrets and addresses of other servers.
+fn check_authenticators(config: &Config, problems: &mut Vec<Problem>) {
+    let jwt = config.auth_jwt.is_set().then(|| ("auth.jwt", Jwt::check(&config.auth_jwt)));
+    let http = config.auth_http.url.is_some().then(|| ("auth.http", HttpCallback::check(&config.auth_http)));
+    for (section, checked) in jwt.into_iter().chain(http) {
+        if let Err(BadSetting { key, what }) = checked {
+            problems.push(Problem::new(Place::KeyOf { section, key }, what));
         }
-        None => {}
+    }
+}
+
+/// What is set up is asked, and what is asked is set up.
+fn check_chain(config: &Config, problems: &mut Vec<Problem>) {
+    let has_client_ca = config.listeners.encrypted().any(|(.., tls)| tls.ca_file.is_some());
+    for (method, name, is_set, section) in [
+        (AuthMethod::Jwt, "jwt", config.auth_jwt.is_set(), "[auth.jwt] has no key"),
+        (AuthMethod::Http, "http", config.auth_http.url.is_some(), "[auth.http] has no url"),
+    ] {
+        let is_asked = config.auth.chain.contains(&method);
+        let what = match (is_asked, is_set) {
+            (true, false) => format!("names {name}, but {section}"),
+            (false, true) => {
+                format!("does not name {name}, but [auth.{name}] is set: add it, or take that away")
+            }
+            _ => continue,
+        };
+        problems.push(Problem::new(Place::Key("auth.chain"), what));
+    }
+    let named = |method| config.auth.chain.iter().filter(|named| **named == method).count();
+    let twice = config.auth.chain.iter().any(|method| named(*method) > 1);
+    if twice {
+        problems.push(Problem::new(Place::Key("auth.chain"), "names one of them twice"));
+    }
+    if config.auth.required && config.auth.chain.is_empty() && config.auth.scram_users_file.is_none() {
+        let what = "lets nobody in while auth.chain is empty";
+        problems.push(Problem::new(Place::Key("auth.required"), what));
+    }
+    if named(AuthMethod::Certificate) == config.auth.chain.len()
+        && config.auth.required
+        && !has_client_ca
+        && config.auth.scram_users_file.is_none()
+    {
+        let what = "lets nobody in: auth.chain names certificate alone, and no listener has a ca_file";
+        problems.push(Problem::new(Place::Key("auth.required"), what));
     }
 }
 
@@ -156,5 +206,33 @@ fn check_certificates(config: &Config, problems: &mut Vec<Problem>) {
         if let Err(error) = Acceptor::load(tls.files(section), kind) {
             problems.push(Problem::new(Place::KeyOf { section, key: error.key }, error.what));
         }
+    }
+}
+
+/// A listener that believes what is said of its clients has to know whom it believes.
+fn check_proxies(config: &Config, problems: &mut Vec<Problem>) {
+    let ListenersConfig { tcp, ws, tls, wss } = &config.listeners;
+    for (key, used, trusted) in [
+        ("listeners.tcp.proxy_trusted", tcp.proxy_protocol, &tcp.proxy_trusted),
+        ("listeners.ws.proxy_trusted", ws.proxy_protocol, &ws.proxy_trusted),
+        ("listeners.tls.proxy_trusted", tls.proxy_protocol, &tls.proxy_trusted),
+        ("listeners.wss.proxy_trusted", wss.proxy_protocol, &wss.proxy_trusted),
+    ] {
+        if used && trusted.is_empty() {
+            problems.push(Problem::new(
+                Place::Key(key),
+                "is needed by proxy_protocol, or anybody could pretend to be anybody: list the addresses or \
+                 networks of your proxies, such as [\"10.0.0.7\", \"fd00::/8\"]",
+            ));
+        }
+    }
+}
+
+fn check_origins(config: &Config, problems: &mut Vec<Problem>) {
+    if !config.listeners.tls.allowed_origins.is_empty() {
+        problems.push(Problem::new(
+            Place::Key("listeners.tls.allowed_origins"),
+            "has no effect: browsers speak MQTT over WebSocket alone; set listeners.wss.allowed_origins",
+        ));
     }
 }

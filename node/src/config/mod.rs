@@ -4,6 +4,7 @@
 
 mod check;
 mod error;
+mod origin;
 mod section;
 mod sections;
 mod sources;
@@ -17,13 +18,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
+pub use origin::{Effective, EffectiveKey};
 pub use sections::{
-    ApiConfig, AuthConfig, ClusterConfig, LimitsConfig, LogConfig, MqttConfig, NodeConfig, SharedConfig,
-    TcpConfig, TlsConfig, WsConfig,
+    ApiConfig, AuthConfig, ClusterConfig, DrainConfig, HttpAuthConfig, JwtConfig, LimitsConfig, LogConfig,
+    MqttConfig, NodeConfig, SharedConfig, TcpConfig, TlsConfig, WsConfig,
 };
-pub use value::{HostPort, LogFormat};
+pub use value::{AuthMethod, HostPort, LogFormat};
 
 use section::Section;
+use sources::Reader;
 
 use crate::net::Kind;
 
@@ -31,10 +34,15 @@ use crate::net::Kind;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub node: NodeConfig,
+    pub drain: DrainConfig,
     pub listeners: ListenersConfig,
     pub api: ApiConfig,
     pub cluster: ClusterConfig,
     pub auth: AuthConfig,
+    /// `auth.jwt.*`
+    pub auth_jwt: JwtConfig,
+    /// `auth.http.*`
+    pub auth_http: HttpAuthConfig,
     pub mqtt: MqttConfig,
     pub shared: SharedConfig,
     pub limits: LimitsConfig,
@@ -65,8 +73,9 @@ impl ListenersConfig {
 }
 
 /// Every section, in the order of the example file.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 15] = [
     "node",
+    "drain",
     "listeners.tcp",
     "listeners.ws",
     "listeners.tls",
@@ -74,6 +83,8 @@ const SECTIONS: [&str; 12] = [
     "api",
     "cluster",
     "auth",
+    "auth.jwt",
+    "auth.http",
     "mqtt",
     "shared",
     "limits",
@@ -92,22 +103,33 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
         assignments: &[String],
     ) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-        let mut problems = Vec::new();
+        Self::read(file, environment, assignments)?.check()
+    }
+
+    /// Reads all sources and says where each value comes from; does not ask whether the values go
+    /// together.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any source, at once.
+    pub fn read(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        assignments: &[String],
+    ) -> Result<Effective, ConfigError> {
+        let mut reader = Reader::default();
         if let Some(path) = file {
             match std::fs::read_to_string(path) {
-                Ok(text) => sources::read_file(&mut config, path, &text, &mut problems),
+                Ok(text) => reader.file(path, &text),
                 Err(error) => {
-                    problems.push(Problem::new(Place::WholeFile(path.to_owned()), error.to_string()));
+                    let place = Place::WholeFile(path.to_owned());
+                    reader.problems.push(Problem::new(place, error.to_string()));
                 }
             }
         }
-        sources::read_environment(&mut config, environment, &mut problems);
-        sources::read_assignments(&mut config, assignments, &mut problems);
-        if problems.is_empty() {
-            check::check(&config, &mut problems);
-        }
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+        reader.environment(environment);
+        reader.assignments(assignments);
+        let Reader { config, origins, problems } = reader;
+        if problems.is_empty() { Ok(Effective { config, origins }) } else { Err(ConfigError { problems }) }
     }
 
     /// A file that says what the defaults say, with every key explained.
@@ -173,6 +195,7 @@ impl Config {
     fn section(&self, name: &str) -> Option<&dyn Section> {
         Some(match name {
             "node" => &self.node,
+            "drain" => &self.drain,
             "listeners.tcp" => &self.listeners.tcp,
             "listeners.ws" => &self.listeners.ws,
             "listeners.tls" => &self.listeners.tls,
@@ -180,6 +203,8 @@ impl Config {
             "api" => &self.api,
             "cluster" => &self.cluster,
             "auth" => &self.auth,
+            "auth.jwt" => &self.auth_jwt,
+            "auth.http" => &self.auth_http,
             "mqtt" => &self.mqtt,
             "shared" => &self.shared,
             "limits" => &self.limits,
@@ -191,6 +216,7 @@ impl Config {
     fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
         Some(match name {
             "node" => &mut self.node,
+            "drain" => &mut self.drain,
             "listeners.tcp" => &mut self.listeners.tcp,
             "listeners.ws" => &mut self.listeners.ws,
             "listeners.tls" => &mut self.listeners.tls,
@@ -198,6 +224,8 @@ impl Config {
             "api" => &mut self.api,
             "cluster" => &mut self.cluster,
             "auth" => &mut self.auth,
+            "auth.jwt" => &mut self.auth_jwt,
+            "auth.http" => &mut self.auth_http,
             "mqtt" => &mut self.mqtt,
             "shared" => &mut self.shared,
             "limits" => &mut self.limits,

@@ -10,6 +10,8 @@ pub(super) struct Key {
     pub doc: &'static [&'static str],
     /// The present value as TOML.
     pub value: String,
+    /// It must not be given where others see it.
+    pub secret: bool,
 }
 
 pub(super) trait Section {
@@ -42,6 +44,7 @@ macro_rules! section {
                     name: stringify!($field),
                     doc: &[$($doc),+],
                     value: $crate::config::value::Setting::show(&self.$field),
+                    secret: <$ty as $crate::config::value::Setting>::SECRET,
                 } ),+]
             }
 

@@ -4,11 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::section;
-use super::value::{HostPort, LogFormat, one_of, range};
-use crate::broker::{LapseRules, Minority};
-use crate::net::TlsFiles;
+use super::value::{AuthMethod, HostPort, LogFormat, one_of, range};
+use crate::auth::http::Url;
+use crate::auth::jwt::{Algorithm, Requirement, TokenField};
+use crate::auth::{CertificateName, ClientIds, Denied, Network, Password, Patience};
+use crate::broker::{LapseRules, Minority, NoMatch};
+use crate::net::{AllowedOrigin, Share, TlsFiles};
+use crate::overload::Rate;
 use crate::session::{Durability, Limits};
 use crate::sharing::{GroupRule, Sharing, Strategy};
+use crate::state::Drain;
 use crate::state::limits::{NodeLimits, QueueLimits, WhenFull};
 
 fn loopback(port: u16) -> SocketAddr {
@@ -23,9 +28,26 @@ section! {
         name: String = String::new(), node_name;
         /// Where everything that must survive a restart is kept. One node per directory.
         data_dir: PathBuf = PathBuf::from("rookery-data");
+        /// HOST:PORT (or HOST) at which clients reach this node, which other nodes of the cluster tell
+        /// those of MQTT 5.0 for which they have no room or that they let go (Server Reference). Empty:
+        /// nobody is sent here, as is right where clients come through a load balancer or NAT.
+        server_reference: String = String::new(), server_reference;
         /// With less than this free on the disk of data_dir, the node refuses what would have to be
         /// written for its clients, hands leadership over and is not ready, bytes.
         disk_free_min_bytes: u64 = 67_108_864;
+    }
+}
+
+section! {
+    /// `drain.*`
+    DrainConfig {
+        /// How many clients a second this node lets go when it drains (`rookery node drain`) or stops,
+        /// so that they do not come to the other nodes all at once.
+        rate: u32 = 1_000, range(Drain::RATES);
+        /// How long a node that is told to stop (SIGTERM) takes to let its clients go, at most,
+        /// milliseconds. With more clients than drain.rate gives time for, they go faster. Whatever
+        /// ends the process for good has to wait for some seconds more. 0: they go all at once.
+        stop_within_ms: u32 = 5_000, range(0..=3_600_000);
     }
 }
 
@@ -39,6 +61,17 @@ section! {
         /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
         /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
         durability: Durability = Durability::Quorum;
+        /// Most clients at a time that came to this listener. 0: only limits.max_connections counts.
+        max_connections: u32 = 0;
+        /// Most connections accepted a second on this listener; the others wait. 0: only
+        /// limits.accept_rate counts.
+        accept_rate: u32 = 0;
+        /// Clients come through proxies or load balancers that say who they are by the PROXY
+        /// protocol, version 1 or 2, before anything else.
+        proxy_protocol: bool = false;
+        /// The addresses or networks of these proxies, such as ["10.0.0.7", "fd00::/8"]; needed by
+        /// proxy_protocol. Nobody else may connect to the listener.
+        proxy_trusted: Vec<Network> = Vec::new();
     }
 }
 
@@ -52,6 +85,21 @@ section! {
         /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
         /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
         durability: Durability = Durability::Quorum;
+        /// Most clients at a time that came to this listener. 0: only limits.max_connections counts.
+        max_connections: u32 = 0;
+        /// Most connections accepted a second on this listener; the others wait. 0: only
+        /// limits.accept_rate counts.
+        accept_rate: u32 = 0;
+        /// Clients come through proxies or load balancers that say who they are by the PROXY
+        /// protocol, version 1 or 2, before anything else.
+        proxy_protocol: bool = false;
+        /// The addresses or networks of these proxies, such as ["10.0.0.7", "fd00::/8"]; needed by
+        /// proxy_protocol. Nobody else may connect to the listener.
+        proxy_trusted: Vec<Network> = Vec::new();
+        /// The web pages that may connect, by where they are from: ["https://chat.example.org"]; "*"
+        /// for any. Empty: those from the host that they connect to, and on this machine its own.
+        /// Clients that are no browsers name no origin, and are let in.
+        allowed_origins: Vec<AllowedOrigin> = Vec::new();
     }
 }
 
@@ -70,6 +118,11 @@ section! {
         /// PEM file with the authorities that sign clients' certificates. With it clients are asked
         /// for a certificate, and one that does not verify is refused. Empty: they are not asked.
         ca_file: Option<PathBuf> = None;
+        /// PEM file with the revocation lists (CRLs) of the authorities that sign clients'
+        /// certificates, one of each, those between ca_file and the clients included; needs ca_file.
+        /// A client is refused when a certificate of its chain is revoked, has no list here, or one
+        /// whose next update is overdue. Read again at SIGHUP. Empty: nothing is revoked.
+        crl_file: Option<PathBuf> = None;
         /// Refuse clients that show no certificate; needs ca_file.
         require_client_cert: bool = false;
         /// What PUBACK and PUBREC stand for when a message goes to persistent sessions. quorum: it
@@ -77,8 +130,37 @@ section! {
         /// has taken it over. The latter two are faster, and lose what was acknowledged in the moment
         /// in which that node dies. Told to clients of MQTT 5.0 in CONNACK.
         durability: Durability = Durability::Quorum;
+        /// Most clients at a time that came to this listener. 0: only limits.max_connections counts.
+        max_connections: u32 = 0;
+        /// Most connections accepted a second on this listener; the others wait. 0: only
+        /// limits.accept_rate counts.
+        accept_rate: u32 = 0;
+        /// Clients come through proxies or load balancers that say who they are by the PROXY
+        /// protocol, version 1 or 2, before anything else.
+        proxy_protocol: bool = false;
+        /// The addresses or networks of these proxies, such as ["10.0.0.7", "fd00::/8"]; needed by
+        /// proxy_protocol. Nobody else may connect to the listener.
+        proxy_trusted: Vec<Network> = Vec::new();
+        /// listeners.wss only: the web pages that may connect, by where they are from: ["https://chat.example.org"]; "*"
+        /// for any. Empty: those from the host that they connect to, and on this machine its own.
+        /// Clients that are no browsers name no origin, and are let in.
+        allowed_origins: Vec<AllowedOrigin> = Vec::new();
     }
 }
+
+/// What a listener may have.
+macro_rules! shares {
+    ($($config:ident),+) => {
+        $( impl $config {
+            pub fn share(&self) -> Share {
+                let rate = Rate::new(self.accept_rate.into(), Limits::ACCEPT_BURST_MS);
+                Share::new((self.max_connections > 0).then_some(self.max_connections), rate)
+            }
+        } )+
+    };
+}
+
+shares!(TcpConfig, WsConfig, TlsConfig);
 
 impl TlsConfig {
     /// What is to be loaded; `section` is the one that this is, for errors.
@@ -88,6 +170,7 @@ impl TlsConfig {
             cert_file: self.cert_file.clone(),
             key_file: self.key_file.clone(),
             ca_file: self.ca_file.clone(),
+            crl_file: self.crl_file.clone(),
             require_client_cert: self.require_client_cert,
         }
     }
@@ -161,6 +244,127 @@ section! {
         /// of `rookery users scram` for each; every node has its own copy, read at its start.
         /// Empty: authentication methods are refused.
         scram_users_file: Option<PathBuf> = None;
+        /// Who judges who a client is, asked in this order until one knows the client. certificate:
+        /// it has shown one that a listener's ca_file verifies. users: its user name and password are
+        /// those of a user of the cluster (`rookery users add`). jwt: it has a JSON Web Token, see
+        /// [auth.jwt]. http: a service of yours knows it, see [auth.http].
+        chain: Vec<AuthMethod> = vec![AuthMethod::Certificate, AuthMethod::Users];
+        /// Which name in a client's certificate is its user name: common_name, or the first
+        /// alternative name that is a dns_name, an email or a uri.
+        certificate_name: CertificateName = CertificateName::CommonName;
+        /// What holds for a publish or subscription that no rule (`rookery rules`) says anything of:
+        /// allow or deny. auto: deny if this node asks clients who they are or the cluster has users,
+        /// else allow.
+        no_match: NoMatch = NoMatch::Auto;
+        /// What becomes of a publish that is not allowed and whose client cannot be told: one at
+        /// QoS 0, or one of MQTT 3.x. ignore: nothing; at QoS 1 and 2 it is acknowledged. disconnect:
+        /// its connection ends.
+        denied: Denied = Denied::Ignore;
+        /// Which client ids a client may have. Whoever has a client id has its session. any. user:
+        /// the name of the user that the client has proved to be. user_prefix: that, or that followed
+        /// by a colon and anything; users with a colon in their names are then kept out.
+        client_ids: ClientIds = ClientIds::Any;
+        /// Failed log-ins of one address (of one /64 network in IPv6) beyond which passwords from
+        /// there are not tried any more, until it is forgiven some. Clients that this node has let
+        /// in with the same password before still get in.
+        failed_logins_burst: u32 = Patience::default().burst, range(1..=1_000_000);
+        /// How long it takes to forgive one, milliseconds.
+        failed_login_forgiven_ms: u32 = Patience::default().forgive_ms, range(1..=3_600_000);
+        /// How long the answer to a failed log-in is held back, milliseconds; more for each that
+        /// came before, up to ten times as long.
+        failed_login_delay_ms: u32 = Patience::default().delay_ms, range(0..=1_000);
+        /// Failed log-ins of one address after which it is banned on all nodes. 0: never.
+        ban_after_failed_logins: u32 = Patience::default().ban_after;
+        /// For how long, seconds.
+        ban_s: u32 = Patience::default().ban_s, range(1..=31_536_000);
+    }
+}
+
+section! {
+    /// `auth.jwt.*`
+    JwtConfig {
+        /// The field of CONNECT that clients put their JSON Web Token into: password or username.
+        from: TokenField = TokenField::Password;
+        /// A file with the secret that tokens are signed with (HS256, HS384, HS512): at least 32
+        /// bytes; a line break at the end does not count. One of secret_file, secret,
+        /// public_key_file, jwks_file and jwks_url makes tokens count.
+        secret_file: Option<PathBuf> = None;
+        /// That secret itself, for the environment: ROOKERY__AUTH__JWT__SECRET.
+        secret: Option<Password> = None;
+        /// PEM file with the public key that tokens are signed with: RSA, EC (P-256, P-384) or
+        /// Ed25519.
+        public_key_file: Option<PathBuf> = None;
+        /// A file with a JWKS, the public keys that tokens may be signed with, which is read again
+        /// and again.
+        jwks_file: Option<PathBuf> = None;
+        /// Where to fetch the JWKS from.
+        jwks_url: Option<Url> = None;
+        /// PEM file with the authorities that the server of jwks_url is trusted by. Empty: those
+        /// that this machine trusts.
+        ca_file: Option<PathBuf> = None;
+        /// How often the JWKS is read, seconds. The keys known before stay when it fails.
+        jwks_refresh_s: u32 = 300, range(1..=86_400);
+        /// A token with an unknown key makes the node read the JWKS at once, but not earlier than
+        /// this after it last did, seconds.
+        jwks_cooldown_s: u32 = 10, range(1..=3_600);
+        /// How long the JWKS may take, and how long a log-in waits for it, milliseconds.
+        jwks_timeout_ms: u32 = 5_000, range(100..=60_000);
+        /// The algorithms that tokens may be signed with. Empty: all that the keys are for.
+        algorithms: Vec<Algorithm> = Vec::new();
+        /// Longest token, bytes.
+        token_max_bytes: u32 = 8_192, range(256..=65_535);
+        /// Refuse tokens that do not expire.
+        require_exp: bool = true;
+        /// How far the clock of who signs may differ from this node's, seconds.
+        leeway_s: u32 = 30, range(0..=3_600);
+        /// What a token's iss has to say. Empty: it does not matter.
+        issuer: Option<String> = None;
+        /// What a token's aud has to name, one of these. Empty: it does not matter.
+        audience: Vec<String> = Vec::new();
+        /// The claim with the user's name.
+        username_claim: String = "sub".to_owned(), not_empty;
+        /// The claim with rules for this client, which come before the cluster's.
+        acl_claim: String = "acl".to_owned(), not_empty;
+        /// Claims that have to say the same as CONNECT or the certificate, as "client_id=CLAIM",
+        /// "username=CLAIM" or "common_name=CLAIM".
+        verify: Vec<Requirement> = Vec::new();
+    }
+}
+
+impl JwtConfig {
+    /// Whether it says what tokens are verified with.
+    pub fn is_set(&self) -> bool {
+        let files = [&self.secret_file, &self.public_key_file, &self.jwks_file];
+        files.into_iter().any(Option::is_some) || self.secret.is_some() || self.jwks_url.is_some()
+    }
+}
+
+section! {
+    /// `auth.http.*`
+    HttpAuthConfig {
+        /// A service that is asked about clients by POST, http or https. Empty: none is.
+        url: Option<Url> = None;
+        /// A file with one line that every request has as a header, such as
+        /// "Authorization: Bearer TOKEN".
+        header_file: Option<PathBuf> = None;
+        /// That line itself, for the environment: ROOKERY__AUTH__HTTP__HEADER.
+        header: Option<Password> = None;
+        /// PEM file with the authorities that the service is trusted by. Empty: those that this
+        /// machine trusts.
+        ca_file: Option<PathBuf> = None;
+        /// How long an answer may take, and how long a log-in waits for its turn, milliseconds.
+        /// Without an answer the client is refused.
+        timeout_ms: u32 = 5_000, range(100..=60_000);
+        /// Most requests at a time.
+        concurrency_max: u32 = 64, range(1..=4_096);
+        /// Most log-ins that wait; those beyond are refused.
+        queue_max: u32 = 16_384, range(0..=1_000_000);
+        /// How long a client that was let in is let in again without asking, seconds. 0: not.
+        cache_ttl_s: u32 = 60, range(0..=86_400);
+        /// How long one that was not is refused again without asking, seconds. 0: not.
+        deny_cache_ttl_s: u32 = 5, range(0..=3_600);
+        /// Most answers that are remembered.
+        cache_max: u32 = 50_000, range(0..=10_000_000);
     }
 }
 
@@ -210,11 +414,23 @@ section! {
         /// Most connections at a time on this node. Fewer when the system gives the process fewer
         /// descriptors, of which some are kept for everything else.
         max_connections: u32 = 100_000, range(1..=10_000_000);
+        /// Most connections accepted a second on this node; the others wait in the system's backlog.
+        /// 0: as many as come.
+        accept_rate: u32 = 2_000, range(0..=1_000_000);
         /// Most connections at a time that have not sent their CONNECT yet; the oldest makes room
         /// for a new one.
         max_half_open: u32 = 10_000, range(1..=1_000_000);
         /// How long a new connection may take to send its CONNECT, milliseconds.
         connect_timeout_ms: u32 = 10_000, range(100..=120_000);
+        /// Most messages a second that a client may publish. One that publishes more is not read for a
+        /// while. 0: as many as it likes.
+        max_publish_rate: u32 = 0;
+        /// Most bytes a second that a client may publish, as max_publish_rate.
+        max_publish_bytes_rate: u64 = 0;
+        /// Resident memory that this node may use, bytes: from 80 % of it on publishers get smaller
+        /// windows, from 90 % on nobody is accepted, at all of it clients are refused; who is
+        /// connected stays. 0: 80 % of what its control group or its machine has.
+        max_memory_bytes: u64 = 0, range(0..=1_125_899_906_842_624);
         /// Longest keep-alive granted, seconds. 65535: whatever a client asks for, none included.
         keep_alive_max_s: u16 = 65_535, range(5..=65_535);
         /// Largest MQTT packet accepted, bytes.
@@ -273,6 +489,9 @@ impl From<&LimitsConfig> for Limits {
     fn from(config: &LimitsConfig) -> Self {
         Self {
             connections_max: config.max_connections,
+            accept_rate: Rate::new(config.accept_rate.into(), Self::ACCEPT_BURST_MS),
+            publish_rate: Rate::new(config.max_publish_rate.into(), Self::PUBLISH_BURST_MS),
+            publish_bytes_rate: Rate::new(config.max_publish_bytes_rate, Self::PUBLISH_BURST_MS),
             handshakes_max: config.max_half_open,
             connect_timeout_ms: config.connect_timeout_ms,
             keep_alive_max_s: config.keep_alive_max_s,
@@ -329,6 +548,23 @@ fn node_name(name: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("must be at most 63 letters, digits, '.', '_' and '-', not {name:?}"))
+    }
+}
+
+fn not_empty(name: &str) -> Result<(), String> {
+    if name.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+}
+
+/// It goes to clients as it is.
+fn server_reference(reference: &str) -> Result<(), String> {
+    const MOST: usize = 255;
+    let good = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '@');
+    if reference.len() <= MOST && reference.chars().all(good) {
+        Ok(())
+    } else {
+        Err(format!(
+            "expected HOST:PORT or HOST without spaces, at most {MOST} characters, not {reference:?}"
+        ))
     }
 }
 

@@ -246,8 +246,7 @@ fn clients_that_must_authenticate_may_come_from_anywhere() {
     assert!(open.contains("auth.required = true"), "{open}");
     let api = load("", &[], &["api.bind=0.0.0.0:1", "auth.required=true", &users]).expect_err("refused");
     assert!(!api.to_string().contains("auth.required"), "the API does not authenticate: {api}");
-    let nobody = load("", &[], &["auth.required=true"]).expect_err("refused").to_string();
-    assert!(nobody.starts_with("auth.required: lets nobody in"), "{nobody}");
+    load("", &[], &["listeners.tcp.bind=0.0.0.0:1883", "auth.required=true"]).expect("users can be added");
 }
 
 #[test]
@@ -288,10 +287,10 @@ fn the_example_says_what_the_defaults_say() {
     }
 }
 
-/// Key, default, lowest and highest value, as docs/limits.md has them.
-fn documented_limits() -> Vec<[String; 4]> {
-    let page = include_str!("../../../docs/limits.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `limits."));
+/// Key, default, lowest and highest value of a section, as a page of the documentation has them.
+fn documented(page: &str, section: &str) -> Vec<[String; 4]> {
+    let begin = format!("| `{section}.");
+    let rows = page.lines().filter_map(|line| line.strip_prefix(&begin));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let plain = |cell: &str| cell.replace(',', "");
@@ -302,20 +301,26 @@ fn documented_limits() -> Vec<[String; 4]> {
 }
 
 #[test]
-fn the_page_about_limits_says_what_is_so() {
-    let keys = Config::default().limits.keys();
-    let documented = documented_limits();
-    let names: Vec<_> = documented.iter().map(|[name, ..]| name.as_str()).collect();
-    assert_eq!(names, keys.iter().map(|key| key.name).collect::<Vec<_>>());
-    for (key, [name, default, low, high]) in keys.iter().zip(&documented) {
-        assert_eq!(&key.value, default, "{name}");
-        let set = |value: i128| load("", &[], &[&format!("limits.{name}={value}")]);
-        let [low, high]: [i128; 2] = [low, high].map(|n| n.parse().expect("a number"));
-        for good in [low, high] {
-            set(good).unwrap_or_else(|e| panic!("{name} = {good}: {e}"));
-        }
-        for bad in [low - 1, high + 1] {
-            assert!(set(bad).is_err(), "{name} = {bad} is out of bounds");
+fn pages_about_limits_say_what_is_so() {
+    for (section, page) in [
+        ("limits", include_str!("../../../docs/limits.md")),
+        ("drain", include_str!("../../../docs/operations.md")),
+    ] {
+        let config = Config::default();
+        let keys = config.section(section).expect("a section").keys();
+        let documented = documented(page, section);
+        let names: Vec<_> = documented.iter().map(|[name, ..]| name.as_str()).collect();
+        assert_eq!(names, keys.iter().map(|key| key.name).collect::<Vec<_>>());
+        for (key, [name, default, low, high]) in keys.iter().zip(&documented) {
+            assert_eq!(&key.value, default, "{name}");
+            let set = |value: i128| load("", &[], &[&format!("{section}.{name}={value}")]);
+            let [low, high]: [i128; 2] = [low, high].map(|n| n.parse().expect("a number"));
+            for good in [low, high] {
+                set(good).unwrap_or_else(|e| panic!("{name} = {good}: {e}"));
+            }
+            for bad in [low - 1, high + 1] {
+                assert!(set(bad).is_err(), "{name} = {bad} is out of bounds");
+            }
         }
     }
 }
@@ -325,4 +330,99 @@ fn a_missing_file_is_an_error() {
     let path = PathBuf::from("/nonexistent/rookery.toml");
     let text = Config::load(Some(&path), std::iter::empty(), &[]).expect_err("refused").to_string();
     assert!(text.starts_with("/nonexistent/rookery.toml: "), "{text}");
+}
+
+#[test]
+fn authenticators_that_cannot_work_are_named_with_their_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "x".repeat(32)).expect("written");
+    let short = dir.path().join("short");
+    std::fs::write(&short, "hunter2").expect("written");
+    let (secret, short) = (secret.display(), short.display());
+    for (lines, place, what) in [
+        (format!("[auth.jwt]\nsecret_file = \"{short}\""), "auth.jwt.secret_file: ", "holds 7 bytes"),
+        (
+            format!("[auth.jwt]\nsecret_file = \"{secret}\"\nalgorithms = [\"ES256\"]"),
+            "auth.jwt.algorithms: ",
+            "ES256 cannot be used",
+        ),
+        (
+            format!("[auth.jwt]\nsecret_file = \"{secret}\"\njwks_url = \"https://a/\""),
+            "auth.jwt.jwks_url: ",
+            "both set",
+        ),
+        (
+            "[auth.http]\nurl = \"http://localhost/\"\nheader_file = \"/nonexistent\"".to_owned(),
+            "auth.http.header_file: ",
+            "/nonexistent: ",
+        ),
+    ] {
+        let text = from_file(&lines).expect_err("refused").to_string();
+        assert!(text.starts_with(place) && text.contains(what) && !text.contains("hunter2"), "{text}");
+    }
+    for (lines, what) in [
+        ("[auth.jwt]\nalgorithms = [\"none\"]", "expected an algorithm such as RS256, not \"none\""),
+        ("[auth.jwt]\nverify = [\"sub\"]", "expected FIELD=CLAIM"),
+        ("[auth.jwt]\nfrom = \"header\"", "expected one of: password, username"),
+        ("[auth.jwt]\nusername_claim = \"\"", "must not be empty"),
+        ("[auth.jwt]\njwks_url = \"ftp://a/\"", "expected a URL"),
+        ("[auth.http]\nurl = \"https://u:p@a/\"", "must not hold a user or a password"),
+    ] {
+        let (line, text) = problem(lines);
+        assert!(line == 2 && text.contains(what), "{line} {text}");
+    }
+    let config = load(
+        "[auth.http]\nurl = \"http://localhost/\"\n",
+        &[
+            ("ROOKERY__AUTH__JWT__SECRET_FILE", &secret.to_string()),
+            ("ROOKERY__AUTH__JWT__ALGORITHMS", "HS256"),
+        ],
+        &["auth.jwt.verify=client_id=sub,username=name", "auth.chain=jwt,http"],
+    )
+    .expect("good");
+    assert!(config.auth_jwt.is_set() && config.auth_jwt.verify.len() == 2);
+    assert!(!Config::default().auth_jwt.is_set());
+}
+
+#[test]
+fn secrets_are_not_shown_and_not_taken_from_arguments() {
+    let secret = "hunter2hunter2hunter2hunter2hunter2";
+    let variables = [("ROOKERY__AUTH__JWT__SECRET", secret), ("ROOKERY__AUTH__HTTP__HEADER", secret)];
+    let config = load("", &variables, &["auth.chain=jwt"]).expect("good");
+    assert!(config.auth_jwt.is_set());
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for section in [config.section("auth.jwt"), config.section("auth.http")] {
+        let values: Vec<_> = section.expect("there").keys().into_iter().map(|key| key.value).collect();
+        assert!(!values.concat().contains("hunter2"), "{values:?}");
+    }
+    for key in ["auth.jwt.secret", "auth.http.header"] {
+        let error = load("", &[], &[&format!("{key}={secret}")]).expect_err("refused").to_string();
+        assert!(error.starts_with(&format!("--set {key}: is a secret")), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let short = load("", &[("ROOKERY__AUTH__JWT__SECRET", "hunter2")], &[]).expect_err("refused").to_string();
+    assert!(short.starts_with("auth.jwt.secret: holds 7 bytes") && !short.contains("hunter2"), "{short}");
+}
+
+#[test]
+fn who_comes_through_a_proxy_comes_from_elsewhere() {
+    let behind = ["listeners.tcp.proxy_protocol=true", "listeners.tcp.proxy_trusted=127.0.0.1"];
+    let open = load("", &[], &behind).expect_err("refused").to_string();
+    assert!(open.contains("through a proxy") && open.contains("auth.required = true"), "{open}");
+    load("", &[], &[behind[0], behind[1], "auth.required=true"]).expect("asked who they are");
+}
+
+#[test]
+fn what_is_set_up_is_asked() {
+    let text = load("", &[], &["auth.chain=jwt"]).expect_err("refused").to_string();
+    assert!(text.contains("auth.chain") && text.contains("[auth.jwt]"), "{text}");
+    let text = load("", &[], &["auth.http.url=http://127.0.0.1:1/x"]).expect_err("refused").to_string();
+    assert!(text.contains("does not name http"), "{text}");
+    load("", &[], &["auth.http.url=http://127.0.0.1:1/x", "auth.chain=users,http"]).expect("asked");
+    let text = load("", &[], &["auth.chain=users,users"]).expect_err("refused").to_string();
+    assert!(text.contains("twice"), "{text}");
+    let text =
+        load("", &[], &["auth.required=true", "auth.chain=certificate"]).expect_err("refused").to_string();
+    assert!(text.contains("lets nobody in"), "{text}");
 }

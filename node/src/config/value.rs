@@ -8,7 +8,11 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
-use crate::broker::Minority;
+use crate::auth::http::Url;
+use crate::auth::jwt::{Algorithm, Requirement, TokenField};
+use crate::auth::{CertificateName, ClientIds, Denied, Network, Password};
+use crate::broker::{Minority, NoMatch};
+use crate::net::AllowedOrigin;
 use crate::session::Durability;
 use crate::sharing::{GroupRule, Strategy};
 use crate::state::limits::WhenFull;
@@ -21,6 +25,10 @@ pub(super) enum Input<'a> {
 
 /// A type that configuration keys can have.
 pub(super) trait Setting: Sized {
+    /// Whether it is not to be shown, and not to be given as an argument, which other users of the
+    /// machine can see.
+    const SECRET: bool = false;
+
     /// # Errors
     /// What was expected instead, for a person.
     fn read(input: &Input<'_>) -> Result<Self, String>;
@@ -35,6 +43,19 @@ pub struct HostPort {
     /// Without the brackets of an IPv6 address.
     pub host: String,
     pub port: u16,
+}
+
+/// A way to find out who a client is from what is in its CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// The certificate that it has shown.
+    Certificate,
+    /// User name and password of a user of the cluster.
+    Users,
+    /// A JSON Web Token.
+    Jwt,
+    /// A service of the operator's.
+    Http,
 }
 
 /// How log lines are written.
@@ -172,18 +193,10 @@ impl Setting for SocketAddr {
     }
 }
 
-impl Setting for HostPort {
-    fn read(input: &Input<'_>) -> Result<Self, String> {
-        text_of(input, "HOST:PORT in quotes")?.parse()
-    }
-
-    fn show(&self) -> String {
-        quote(&self.to_string())
-    }
-}
-
 /// An empty string stands for "not set", so that a file's value can be taken back by a later source.
 impl<T: Setting> Setting for Option<T> {
+    const SECRET: bool = T::SECRET;
+
     fn read(input: &Input<'_>) -> Result<Self, String> {
         match input {
             Input::Text("") => Ok(None),
@@ -239,6 +252,17 @@ macro_rules! word_setting {
 }
 word_setting!(LogFormat { Text = "text", Json = "json" });
 word_setting!(WhenFull { DropOldest = "drop_oldest", Refuse = "refuse" });
+word_setting!(AuthMethod { Certificate = "certificate", Users = "users", Jwt = "jwt", Http = "http" });
+word_setting!(CertificateName {
+    CommonName = "common_name",
+    DnsName = "dns_name",
+    Email = "email",
+    Uri = "uri"
+});
+word_setting!(NoMatch { Auto = "auto", Allow = "allow", Deny = "deny" });
+word_setting!(Denied { Ignore = "ignore", Disconnect = "disconnect" });
+word_setting!(ClientIds { Any = "any", User = "user", UserPrefix = "user_prefix" });
+word_setting!(TokenField { Password = "password", Username = "username" });
 word_setting!(Minority { Qos0 = "qos0", Close = "close", Available = "available" });
 
 impl Setting for Durability {
@@ -264,13 +288,74 @@ impl Setting for Strategy {
     }
 }
 
-impl Setting for GroupRule {
+/// A key whose value is written as its type is.
+macro_rules! written_setting {
+    ($($ty:ty = $expected:literal),+ $(,)?) => { $(
+        impl Setting for $ty {
+            fn read(input: &Input<'_>) -> Result<Self, String> {
+                text_of(input, $expected)?.parse()
+            }
+
+            fn show(&self) -> String {
+                quote(&self.to_string())
+            }
+        }
+    )+ };
+}
+written_setting!(
+    HostPort = "HOST:PORT in quotes",
+    GroupRule = "NAME=STRATEGY in quotes",
+    Network = "an address or a network in quotes",
+    AllowedOrigin = "an origin in quotes",
+);
+
+impl Setting for Password {
+    const SECRET: bool = true;
+
     fn read(input: &Input<'_>) -> Result<Self, String> {
-        text_of(input, "NAME=STRATEGY in quotes")?.parse()
+        match input {
+            Input::Text(text) => Ok(Self::new(text.as_bytes())),
+            // What else it might be is not repeated.
+            Input::Toml(value) => {
+                let text = value.as_str().ok_or("expected a string")?;
+                Ok(Self::new(text.as_bytes()))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        quote("…")
+    }
+}
+
+impl Setting for Url {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "a URL in quotes")?.parse()
     }
 
     fn show(&self) -> String {
         quote(&self.to_string())
+    }
+}
+
+impl Setting for Requirement {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        text_of(input, "FIELD=CLAIM in quotes")?.parse()
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string())
+    }
+}
+
+impl Setting for Algorithm {
+    fn read(input: &Input<'_>) -> Result<Self, String> {
+        let name = text_of(input, "the name of an algorithm in quotes")?;
+        name.parse().map_err(|_| format!("expected an algorithm such as RS256, not {name:?}"))
+    }
+
+    fn show(&self) -> String {
+        quote(&format!("{self:?}"))
     }
 }
 

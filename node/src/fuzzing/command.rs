@@ -179,6 +179,6 @@ fn query(state: &State) {
             assert!(found.shared.iter().all(|shared| !shared.nodes.is_empty()));
         }
     }
-    let due = state.due(&mut SweepCursor::default(), usize::MAX);
+    let due = state.due(state.clock_ms(), &mut SweepCursor::default(), usize::MAX);
     assert!(due.clients.len() <= clients.len() * 2);
 }

@@ -10,6 +10,7 @@ mod decode;
 mod packets;
 mod parley;
 mod peer_frame;
+mod proxy_header;
 #[cfg(test)]
 mod replay;
 mod session_stream;
@@ -21,6 +22,7 @@ mod websocket;
 pub use command::command;
 pub use decode::{decode_v5, decode_v31, decode_v311};
 pub use peer_frame::peer_frame;
+pub use proxy_header::proxy_header;
 pub use session_stream::session_stream;
 pub use snapshot::snapshot;
 pub use topic_filter::topic_filter;

@@ -1,6 +1,6 @@
 //! An enhanced authentication that goes as the client says.
 
-use crate::auth::{Exchange, Failure, Outcome, Reply};
+use crate::auth::{Exchange, Failure, Outcome, Principal, Reply};
 use crate::mqtt::ReasonCode;
 
 /// The first byte of what the client says decides: it is turned away, goes on, or is believed to be
@@ -19,8 +19,8 @@ impl Exchange for Parley {
             }
             Some(1) => Outcome::Continue { data: data.to_vec(), exchange: self },
             _ => {
-                let identity = String::from_utf8_lossy(&data[..1]).into();
-                Outcome::Success { data: data[1..].to_vec(), identity }
+                let name = String::from_utf8_lossy(&data[..1]);
+                Outcome::success(data[1..].to_vec(), Principal::new(name, "parley"))
             }
         });
     }

@@ -43,6 +43,7 @@ replay! {
     decode_v311 8_000
     decode_v5 12_000
     peer_frame 6_000
+    proxy_header 20_000
     session_stream 6_000
     snapshot 8_000
     topic_filter 4_000

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::client::{CLIENT, Wire};
 use super::parley::Parley;
 use super::source::Source;
-use crate::auth::{Exchange, Failure, Outcome};
+use crate::auth::{Exchange, Failure, Outcome, Principal};
 use crate::mqtt::{
     Auth, Connect, Disconnect, Packet, Publication, PublishOut, QoS, ReasonCode, SubOptions, SubscribeFilter,
     Version, decode_from_server, encode, frame_len,
@@ -378,9 +378,9 @@ impl Run {
         let Some(exchange) = self.broker.known.lock().verifying.take() else { return false };
         let data = vec![argument; usize::from(argument)];
         self.conn.authenticated(match argument {
-            0..=3 => Outcome::Success { data, identity: "ann".into() },
+            0..=3 => Outcome::success(data, Principal::new("ann", "fake")),
             4 | 5 => Outcome::Continue { data, exchange },
-            6 => Outcome::Success { data, identity: "bob".into() },
+            6 => Outcome::success(data, Principal::new("bob", "fake")),
             _ => Outcome::Failure(Failure::new(ReasonCode::NotAuthorized, "as it was told")),
         });
         true

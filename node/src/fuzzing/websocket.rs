@@ -34,7 +34,7 @@ pub fn websocket(input: &[u8]) {
 
 /// In pieces, which make no difference.
 fn over_websocket(stream: &[u8], seed: u64) -> Fed {
-    let layer = || WebSocket::new(&Limits::default());
+    let layer = || WebSocket::new(&Limits::default(), Arc::default());
     let whole = Fed::through([stream], layer());
     assert_eq!(Fed::through(chops(stream, seed), layer()), whole, "in pieces of up to {}", seed % 16 + 1);
     whole

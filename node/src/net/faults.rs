@@ -1,13 +1,21 @@
 //! Says why connections were closed for what their clients sent, without filling the log.
 
+use super::refused::Refused;
 use crate::mqtt::DecodeError;
 use crate::session::Conn;
 
-/// Lines per loop and second.
+/// Lines of a kind per loop and second.
 const LINES_PER_SECOND: u32 = 5;
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    faults: Lines,
+    /// Apart, so that noise does not keep them out of the audit log.
+    refusals: Lines,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
     second: u64,
     lines: u32,
     suppressed: u64,
@@ -15,7 +23,7 @@ pub(super) struct Faults {
 
 impl Faults {
     pub fn log(&mut self, conn: &Conn, fault: &DecodeError, now_ms: u64) {
-        let Some(suppressed) = self.may_log(now_ms) else { return };
+        let Some(suppressed) = self.faults.next(now_ms) else { return };
         tracing::info!(
             peer = conn.peer(),
             client = conn.client(),
@@ -27,7 +35,7 @@ impl Faults {
     }
 
     pub fn log_tls(&mut self, conn: &Conn, error: &rustls::Error, now_ms: u64) {
-        let Some(suppressed) = self.may_log(now_ms) else { return };
+        let Some(suppressed) = self.faults.next(now_ms) else { return };
         tracing::info!(
             peer = conn.peer(),
             client = conn.client(),
@@ -36,8 +44,23 @@ impl Faults {
         );
     }
 
-    /// Whether one more line may be written now, and how many were not since the last one.
-    fn may_log(&mut self, now_ms: u64) -> Option<u64> {
+    /// `address`: of the client, or of the proxy whose header is refused.
+    pub fn log_refusal(&mut self, address: &str, refused: &Refused, now_ms: u64) {
+        let Some(suppressed) = self.refusals.next(now_ms) else { return };
+        tracing::info!(
+            target: "audit",
+            event = refused.event(),
+            address,
+            reason = %refused,
+            suppressed,
+            "turned a client away"
+        );
+    }
+}
+
+impl Lines {
+    /// Whether one more may be written now, and how many were not since the last one.
+    fn next(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
         if self.second != second {
             self.second = second;

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::proxy::ProxySources;
+use super::share::Share;
+use super::tcp::canonical;
 use super::tls::Acceptor;
+use super::websocket::OriginPolicy;
 use crate::session::Durability;
 
 /// Connections that the system may complete before they are accepted.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// What is spoken on a socket, encrypted or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +37,41 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// How the clients of a listener are served.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    pub kind: Kind,
+    /// How everything on it is encrypted; `None`: it is not.
+    pub acceptor: Option<Arc<Acceptor>>,
+    /// What its clients' publishes are acknowledged for.
+    pub durability: Durability,
+    /// Who may connect, and begins with a header of the PROXY protocol; `None`: anybody, without.
+    pub proxies: Option<ProxySources>,
+    /// The web pages that may open a WebSocket.
+    pub origins: Arc<OriginPolicy>,
+    /// How many clients it may have, and how fast they may come.
+    pub share: Arc<Share>,
+}
+
+impl ListenerOptions {
+    /// Not encrypted, and everything else by default.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            acceptor: None,
+            durability: Durability::default(),
+            proxies: None,
+            origins: Arc::default(),
+            share: Arc::default(),
+        }
+    }
+}
+
 /// One address, bound once per event loop. Clients are refused until it is opened.
 #[derive(Debug)]
 pub struct Bound {
     pub(super) sockets: Vec<StdListener>,
-    pub(super) kind: Kind,
-    pub(super) acceptor: Option<Arc<Acceptor>>,
-    pub(super) durability: Durability,
+    pub(super) options: Arc<ListenerOptions>,
     address: SocketAddr,
 }
 
@@ -49,7 +81,12 @@ impl Bound {
     ///
     /// # Errors
     /// The address is taken, not ours, or may not be bound.
-    pub fn new(address: SocketAddr, kind: Kind, key: &'static str, loops: usize) -> Result<Self, BindError> {
+    pub fn new(
+        address: SocketAddr,
+        options: ListenerOptions,
+        key: &'static str,
+        loops: usize,
+    ) -> Result<Self, BindError> {
         let fail = |source| BindError { address, key, source };
         // Sockets that share a port would also share it with another process's: bind it alone
         // first, to learn that somebody else has it.
@@ -61,28 +98,11 @@ impl Bound {
         for _ in 0..loops.max(1) {
             sockets.push(socket(actual, true).map_err(fail)?.into());
         }
-        Ok(Self { sockets, kind, acceptor: None, durability: Durability::default(), address: actual })
+        Ok(Self { sockets, options: Arc::new(options), address: actual })
     }
 
-    /// Everything on it is encrypted.
-    #[must_use]
-    pub fn with_tls(self, acceptor: Arc<Acceptor>) -> Self {
-        Self { acceptor: Some(acceptor), ..self }
-    }
-
-    /// What its clients' publishes are acknowledged for.
-    #[must_use]
-    pub fn acknowledging(self, durability: Durability) -> Self {
-        Self { durability, ..self }
-    }
-
-    /// How it is encrypted; `None`: it is not.
-    pub fn acceptor(&self) -> Option<&Arc<Acceptor>> {
-        self.acceptor.as_ref()
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
+    pub fn options(&self) -> &ListenerOptions {
+        &self.options
     }
 
     /// The address with the port that was chosen if 0 was asked for.
@@ -105,9 +125,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// A listening socket of one event loop.
 pub(super) struct Listener {
     pub socket: TcpListener,
-    pub kind: Kind,
-    pub acceptor: Option<Arc<Acceptor>>,
-    pub durability: Durability,
+    pub options: Arc<ListenerOptions>,
     /// It may have clients waiting.
     pub ready: bool,
     /// Clients may wait for whom there was no descriptor; no event will tell of them again.
@@ -117,7 +135,7 @@ pub(super) struct Listener {
 
 /// What came of looking for a client.
 pub(super) enum Accepted {
-    Client(TcpStream),
+    Client(TcpStream, SocketAddr),
     /// One was turned away for want of descriptors.
     TurnedAway,
     Nobody,
@@ -126,21 +144,16 @@ pub(super) enum Accepted {
 impl Listener {
     /// # Errors
     /// The socket cannot listen.
-    pub fn open(
-        socket: StdListener,
-        kind: Kind,
-        acceptor: Option<Arc<Acceptor>>,
-        durability: Durability,
-    ) -> io::Result<Self> {
+    pub fn open(socket: StdListener, options: Arc<ListenerOptions>) -> io::Result<Self> {
         let socket = Socket::from(socket);
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into());
-        Ok(Self { socket, kind, acceptor, durability, ready: true, starved: false, spare: spare() })
+        Ok(Self { socket, options, ready: true, starved: false, spare: spare() })
     }
 
     pub fn accept(&mut self) -> Accepted {
         match self.socket.accept() {
-            Ok((stream, _)) => Accepted::Client(stream),
+            Ok((stream, address)) => Accepted::Client(stream, canonical(address)),
             Err(e) if is_out_of_descriptors(&e) => {
                 // Without this the client would wait, and we would spin.
                 self.spare = None;

@@ -1,8 +1,8 @@
 //! The event loop: one thread that owns its connections, reads them, and writes what its turn
 //! has produced.
 
-use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,29 +13,31 @@ use slab::Slab;
 
 use super::faults::Faults;
 use super::half_open::HalfOpen;
-use super::listener::{Accepted, Kind, Listener};
+use super::listener::{Accepted, Kind, Listener, ListenerOptions};
 use super::mailbox::{Mailbox, ToLoop};
-use super::slot::{Buffers, Layers, Progress, Queued, Slot};
+use super::proxy::{Proxied, ProxiedLink};
+use super::refused::Refused;
+use super::share::Door;
+use super::slot::{Buffers, Layers, Progress, Slot};
 use super::tcp::TcpLink;
-use super::tls::{Acceptor, TlsLink};
+use super::tls::{Acceptor, Step, Stepped, TlsLink};
 use super::websocket::WebSocket;
 use super::wheel::Wheel;
 use crate::env::{self, Instant};
 use crate::mqtt::ReasonCode;
-use crate::session::{Conn, Context, Durability, Ended, Flow, Inbound, Link, Metric, Turn, flush};
+use crate::overload::Level;
+use crate::session::{Conn, Context, Ended, Flow, Inbound, Link, Metric, Turn, flush};
+use crate::workers::Workers;
 
 /// Bytes of one read; shared by all connections of the loop.
 const READ_BYTES: usize = 64 << 10;
 /// Connections read between two flushes.
 const READS_PER_FLUSH: usize = 64;
 /// Clients accepted per listener and turn.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 16;
 const EVENTS_PER_TURN: usize = 1024;
-/// Between two attempts to accept without a descriptor.
-const STARVED_RETRY_MS: u64 = 100;
-/// After this no further TLS handshake is taken up in a turn. One is in the order of a millisecond
-/// of arithmetic (most with an RSA key), and clients that are connected wait for it.
-const HANDSHAKES_PER_TURN: Duration = Duration::from_millis(1);
+/// Between two attempts to accept without a descriptor, or to see whether a pause is over.
+const RETRY_MS: u64 = 100;
 
 const WAKER: Token = Token(0);
 /// Tokens below this are listeners; above, the upper half is a slot's generation, never 0.
@@ -45,6 +47,11 @@ pub(super) struct Loop {
     poll: Poll,
     mailbox: Arc<Mailbox>,
     listeners: Vec<Listener>,
+    /// The listener that is asked first in this turn, so that none is always the last.
+    first_listener: usize,
+    door: Arc<Door>,
+    /// Until then the door is closed.
+    admits_at_ms: u64,
     slots: Slab<Slot>,
     next_generation: u32,
     wheel: Wheel,
@@ -52,8 +59,8 @@ pub(super) struct Loop {
     unread: Vec<Token>,
     /// Sockets in the order they came, of which some still await their CONNECT.
     half_open: HalfOpen,
-    /// Connections whose TLS handshake goes on when there is time.
-    shaking_hands: VecDeque<Token>,
+    /// Take the steps of TLS handshakes; shared by all loops.
+    shakers: Arc<Workers<Step>>,
     buffers: Buffers,
     reads: usize,
     began: Instant,
@@ -75,19 +82,22 @@ fn awaits_client(slots: &Slab<Slot>, token: Token) -> bool {
 impl Loop {
     /// # Errors
     /// The system has no descriptors left.
-    pub fn new(context: Arc<Context>) -> io::Result<Self> {
+    pub fn new(context: Arc<Context>, door: Arc<Door>, shakers: Arc<Workers<Step>>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         Ok(Self {
             poll,
             mailbox: Mailbox::new(waker, context),
             listeners: Vec::new(),
+            first_listener: 0,
+            door,
+            admits_at_ms: 0,
             slots: Slab::new(),
             next_generation: 1,
             wheel: Wheel::new(),
             unread: Vec::new(),
             half_open: HalfOpen::default(),
-            shaking_hands: VecDeque::new(),
+            shakers,
             buffers: Buffers { raw: vec![0; READ_BYTES].into_boxed_slice(), plain: Vec::new() },
             reads: 0,
             began: env::now(),
@@ -116,6 +126,7 @@ impl Loop {
                 tracing::error!(error = %e, "an event loop cannot wait for events and ends");
                 break;
             }
+            self.mailbox.drift.turn_begins();
             self.now_ms = self.clock_ms();
             for listener in &mut self.listeners {
                 listener.ready |= std::mem::take(&mut listener.starved);
@@ -135,7 +146,7 @@ impl Loop {
                 }
             }
             self.flush();
-            self.shake_hands();
+            self.mailbox.drift.turn_ends();
         }
         self.abandon();
     }
@@ -146,15 +157,13 @@ impl Loop {
 
     fn timeout(&self) -> Option<Duration> {
         let busy = !self.unread.is_empty()
-            || !self.shaking_hands.is_empty()
             || !self.mailbox.is_empty()
-            || (self.accepting && self.listeners.iter().any(|listener| listener.ready));
+            || self.accepts_at_ms().is_some_and(|at_ms| at_ms <= self.now_ms);
         if busy {
             return Some(Duration::ZERO);
         }
         let mut until_ms = self.drain_until_ms;
-        if self.accepting && self.listeners.iter().any(|listener| listener.starved) {
-            let next_ms = self.now_ms + STARVED_RETRY_MS;
+        if let Some(next_ms) = self.accepts_at_ms() {
             until_ms = Some(until_ms.map_or(next_ms, |ms| ms.min(next_ms)));
         }
         if !self.slots.is_empty() {
@@ -163,6 +172,21 @@ impl Loop {
         }
         // Up to the next whole millisecond, or it would be asked for too early.
         until_ms.map(|ms| Duration::from_millis(ms.saturating_sub(self.clock_ms()).max(1)))
+    }
+
+    /// When to look for clients of which no event will tell again.
+    fn accepts_at_ms(&self) -> Option<u64> {
+        let any = |waits: fn(&Listener) -> bool| self.accepting && self.listeners.iter().any(waits);
+        if any(|listener| listener.ready) {
+            Some(if self.pauses() { self.now_ms + RETRY_MS } else { self.admits_at_ms })
+        } else {
+            any(|listener| listener.starved).then_some(self.now_ms + RETRY_MS)
+        }
+    }
+
+    /// Whether nobody is accepted for being overloaded.
+    fn pauses(&self) -> bool {
+        self.mailbox.context.pressure.level() == Level::Pause
     }
 
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
@@ -204,32 +228,6 @@ impl Loop {
     }
 
     fn read(&mut self, token: Token) {
-        match self.slot(token).map(Slot::queue_for_handshake) {
-            Some(Queued::No) => self.read_now(token),
-            Some(Queued::Now) => self.shaking_hands.push_back(token),
-            Some(Queued::Already) | None => {}
-        }
-    }
-
-    /// Goes on with TLS handshakes, when everybody else has been served and for a bounded time.
-    fn shake_hands(&mut self) {
-        if self.shaking_hands.is_empty() {
-            return;
-        }
-        let began = env::now();
-        while let Some(token) = self.shaking_hands.pop_front() {
-            if let Some(slot) = self.slot(token) {
-                slot.unqueue();
-            }
-            self.read_now(token);
-            if env::now().duration_since(began) >= HANDSHAKES_PER_TURN {
-                break;
-            }
-        }
-        self.flush();
-    }
-
-    fn read_now(&mut self, token: Token) {
         let now_ms = self.now_ms;
         // Not by the method: the buffer is borrowed too.
         let slot = self.slots.get_mut(token.0 & (SLOTS - 1));
@@ -239,6 +237,22 @@ impl Loop {
         }
         let progress = slot.read(&mut self.buffers, now_ms);
         self.reads += 1;
+        self.progressed(token, progress);
+        if self.reads >= READS_PER_FLUSH {
+            self.flush();
+        }
+    }
+
+    /// A step of a TLS handshake was taken.
+    fn stepped(&mut self, token: Token, result: Result<Stepped, rustls::Error>) {
+        let now_ms = self.now_ms;
+        let Some(slot) = self.slot(token) else { return };
+        let progress = slot.stepped(result, now_ms);
+        self.progressed(token, progress);
+    }
+
+    /// Does what reading a connection has come to.
+    fn progressed(&mut self, token: Token, progress: Progress) {
         match progress {
             Progress::Drained => self.settle(token, Flow::Open),
             Progress::More => {
@@ -246,16 +260,20 @@ impl Loop {
                 self.unread.push(token);
             }
             Progress::Flow(flow) => self.settle(token, flow),
+            Progress::Step(step) => {
+                if self.shakers.give(step).is_err() {
+                    self.mailbox.context.counters.increment(Metric::SocketsRefused);
+                    self.remove(token);
+                }
+            }
             Progress::BrokenTls(error) => self.broken_tls(token, &error),
+            Progress::Refused(refused) => self.refused(token, &refused),
             Progress::Ended => self.ended(token),
             Progress::Gone => self.remove(token),
         }
-        if self.reads >= READS_PER_FLUSH {
-            self.flush();
-        }
     }
 
-    /// Does what reading or attending to a connection has come to.
+    /// Does what MQTT has made of what was read, or of what had waited.
     fn settle(&mut self, token: Token, flow: Flow) {
         let Some(slot) = self.slot(token) else { return };
         if slot.lingers {
@@ -263,6 +281,9 @@ impl Loop {
         }
         if slot.is_handshake && !slot.inbound.is_handshake() {
             slot.is_handshake = false;
+            if slot.conn.is_accepted() {
+                slot.link.joins();
+            }
             slot.conn.context().counters.decrement(Metric::Handshakes);
         }
         if slot.inbound.must_check() && matches!(flow, Flow::Open | Flow::Yield) {
@@ -303,11 +324,40 @@ impl Loop {
     fn broken_tls(&mut self, token: Token, error: &rustls::Error) {
         let Some(slot) = self.slot(token) else { return };
         let conn = slot.conn.clone();
-        conn.context().counters.increment(Metric::TlsFailures);
+        match Refused::by_tls(error) {
+            Some(refused) => self.count_refusal(&conn.peer(), &refused),
+            None => {
+                conn.context().counters.increment(Metric::TlsFailures);
+                self.faults.log_tls(&conn, error, self.now_ms);
+            }
+        }
         conn.cut();
-        slot.finish();
-        self.faults.log_tls(&conn, error, self.now_ms);
+        if let Some(slot) = self.slot(token) {
+            slot.finish();
+        }
         self.linger(token);
+    }
+
+    /// Closes a connection that has not come as far as MQTT.
+    fn refused(&mut self, token: Token, refused: &Refused) {
+        let Some(slot) = self.slot(token) else { return };
+        let address = slot.conn.peer();
+        self.count_refusal(&address, refused);
+        if matches!(refused, Refused::Origin(_)) {
+            // A browser is told why.
+            self.linger(token);
+            return;
+        }
+        // Nothing is to be said in TLS to somebody who did not come as far.
+        if let Some(slot) = self.slot(token) {
+            slot.link.shut();
+        }
+        self.remove(token);
+    }
+
+    fn count_refusal(&mut self, address: &str, refused: &Refused) {
+        self.mailbox.context.counters.increment(refused.metric());
+        self.faults.log_refusal(address, refused, self.now_ms);
     }
 
     fn read_unread(&mut self) {
@@ -373,6 +423,7 @@ impl Loop {
             return;
         }
         slot.inbound.end(&slot.conn);
+        slot.link.leaves();
         // The look that was due next would cut the moment short.
         slot.check_ms = 0;
         if std::mem::take(&mut slot.is_handshake) {
@@ -397,6 +448,7 @@ impl Loop {
         }
         slot.conn.cut();
         slot.shut();
+        slot.link.leaves();
         let counters = &self.mailbox.context.counters;
         counters.decrement(Metric::Sockets);
         if slot.is_handshake {
@@ -405,35 +457,55 @@ impl Loop {
     }
 
     fn accept(&mut self) {
-        if !self.accepting {
+        if !self.accepting || self.now_ms < self.admits_at_ms || self.pauses() {
             return;
         }
-        for index in 0..self.listeners.len() {
+        self.first_listener += 1;
+        let (first, count) = (self.first_listener, self.listeners.len());
+        for index in (0..count).map(|index| (first + index) % count) {
             for _ in 0..ACCEPTS_PER_TURN {
                 let listener = &mut self.listeners[index];
                 if !listener.ready {
                     break;
                 }
-                let (kind, durability) = (listener.kind, listener.durability);
+                if let Err(wait_ms) = self.door.admit(&listener.options.share) {
+                    self.admits_at_ms = self.now_ms + wait_ms;
+                    break;
+                }
+                let options = listener.options.clone();
                 match listener.accept() {
-                    Accepted::Client(stream) => {
-                        let acceptor = listener.acceptor.clone();
-                        self.adopt(stream, kind, acceptor.as_deref(), durability);
-                    }
+                    Accepted::Client(stream, address) => match self.turned_away(&options, address.ip()) {
+                        None => self.adopt(stream, &options),
+                        Some(refused) => self.count_refusal(&address.to_string(), &refused),
+                    },
                     Accepted::TurnedAway => {
                         self.mailbox.context.counters.increment(Metric::SocketsRefused);
                     }
-                    Accepted::Nobody => break,
+                    Accepted::Nobody => {
+                        self.door.give_back(&options.share);
+                        break;
+                    }
                 }
             }
         }
+    }
+
+    /// Why a socket from `address` is closed before anything is read from it. Who is behind a proxy
+    /// is known when its header has been read.
+    fn turned_away(&self, options: &ListenerOptions, address: IpAddr) -> Option<Refused> {
+        let admitted = match &options.proxies {
+            Some(proxies) => return (!proxies.trusts(address)).then_some(Refused::ProxySource),
+            None => self.mailbox.context.service.admits_address(address),
+        };
+        (!admitted).then_some(Refused::Address)
     }
 
     /// Whether there is no room for one more socket.
     fn is_full(&self) -> bool {
         let Context { counters, limits, .. } = &*self.mailbox.context;
         counters.get(Metric::Handshakes) >= u64::from(limits.handshakes_max)
-            || counters.get(Metric::Sockets) >= u64::from(limits.connections_max)
+            || counters.get(Metric::Sockets)
+                >= u64::from(limits.connections_max) + u64::from(limits.surplus_max)
     }
 
     /// Closes the socket that has awaited its CONNECT for longest, so that many that never send
@@ -446,13 +518,7 @@ impl Loop {
         }
     }
 
-    fn adopt(
-        &mut self,
-        mut stream: TcpStream,
-        kind: Kind,
-        acceptor: Option<&Acceptor>,
-        durability: Durability,
-    ) {
+    fn adopt(&mut self, mut stream: TcpStream, options: &ListenerOptions) {
         self.half_open.sweep(|token| awaits_client(&self.slots, token));
         if self.is_full() {
             self.evict_half_open();
@@ -472,7 +538,7 @@ impl Loop {
             counters.increment(Metric::SocketsRefused);
             return;
         }
-        let Ok(session) = acceptor.map(Acceptor::session).transpose() else {
+        let Ok(session) = options.acceptor.as_deref().map(Acceptor::session).transpose() else {
             // No randomness.
             counters.increment(Metric::SocketsRefused);
             return;
@@ -482,22 +548,27 @@ impl Loop {
         counters.increment(Metric::Handshakes);
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         self.half_open.push(token);
-        let link = TcpLink::new(stream, self.mailbox.clone(), token, durability);
+        let link =
+            TcpLink::new(stream, self.mailbox.clone(), token, options.share.clone(), options.durability);
         let tls = session.map(|session| TlsLink::new(link.clone(), session));
-        let websocket = match kind {
+        let websocket = match options.kind {
             Kind::Tcp => None,
-            Kind::WebSocket => Some(WebSocket::new(limits)),
+            Kind::WebSocket => Some(WebSocket::new(limits, options.origins.clone())),
         };
-        let writes: Arc<dyn Link> = match &tls {
+        let mut writes: Arc<dyn Link> = match &tls {
             Some(tls) => tls.clone(),
             None => link.clone(),
         };
-        let bare = tls.is_none() && websocket.is_none();
+        let proxied = options.proxies.as_ref().map(|_| {
+            let link = ProxiedLink::new(writes.clone());
+            writes = link.clone();
+            Proxied::new(link)
+        });
         entry.insert(Slot {
             conn: Conn::new(writes),
             link,
             inbound: Inbound::new(self.now_ms),
-            layers: (!bare).then(|| Box::new(Layers { tls, websocket, queued: false })),
+            layers: Layers::of(proxied, tls, websocket),
             check_ms: 0,
             generation,
             hung_up: false,
@@ -516,9 +587,10 @@ impl Loop {
                     slot.conn.flush();
                 }
             }
+            ToLoop::Stepped { token, result } => self.stepped(token, result),
             ToLoop::Adopt { stream, kind } => {
                 if stream.set_nonblocking(true).is_ok() {
-                    self.adopt(TcpStream::from_std(stream), kind, None, Durability::default());
+                    self.adopt(TcpStream::from_std(stream), &ListenerOptions::new(kind));
                 }
             }
             ToLoop::Listen(mut listener) => {

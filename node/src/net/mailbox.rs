@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mio::{Token, Waker};
 use parking_lot::Mutex;
 
+use super::drift::Drift;
 use super::listener::{Kind, Listener};
+use super::tls::Stepped;
 use crate::mqtt::ReasonCode;
 use crate::session::Context;
 
@@ -17,6 +19,11 @@ pub(super) enum ToLoop {
     Attend(Token),
     /// What waits in its outbox is to be written, which only its owner may do.
     Flush(Token),
+    /// A step of a TLS handshake was taken.
+    Stepped {
+        token: Token,
+        result: Result<Stepped, rustls::Error>,
+    },
     Adopt {
         stream: TcpStream,
         kind: Kind,
@@ -36,6 +43,8 @@ pub(super) struct Mailbox {
     letters: Mutex<Vec<ToLoop>>,
     waker: Waker,
     pub context: Arc<Context>,
+    /// Of the loop whose mailbox it is.
+    pub drift: Drift,
 }
 
 thread_local!(static OWN: Cell<u64> = const { Cell::new(0) });
@@ -44,7 +53,7 @@ impl Mailbox {
     pub fn new(waker: Waker, context: Arc<Context>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, letters: Mutex::default(), waker, context })
+        Arc::new(Self { id, letters: Mutex::default(), waker, context, drift: Drift::new() })
     }
 
     /// Says that the calling thread is the one that reads this mailbox before it sleeps.

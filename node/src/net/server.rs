@@ -12,8 +12,15 @@ use parking_lot::Mutex;
 use super::listener::{Bound, Kind, Listener};
 use super::loops::Loop;
 use super::mailbox::{Mailbox, ToLoop};
+use super::share::Door;
+use super::tls::Step;
 use crate::mqtt::ReasonCode;
 use crate::session::Context;
+use crate::workers::Workers;
+
+/// Steps of TLS handshakes that may wait where few clients may be half-open: those of clients that have
+/// gone wait too.
+const STEPS_MIN: usize = 1024;
 
 /// Runs the event loops, each on a thread of its own.
 pub struct Server {
@@ -30,16 +37,20 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts `loops` (at least one) threads, named `mqtt-0` and so on. Nobody is served before
-    /// [`Server::open`].
+    /// Starts `loops` (at least one) threads, named `mqtt-0` and so on, and as many for TLS handshakes,
+    /// named `tls-0` and so on. Nobody is served before [`Server::open`].
     ///
     /// # Errors
     /// The system refuses threads or descriptors.
     pub fn start(context: &Arc<Context>, loops: usize) -> io::Result<Self> {
+        let door = Arc::new(Door::new(context.limits.accept_rate));
+        let loops = loops.max(1);
+        let steps_max = (context.limits.handshakes_max as usize).max(STEPS_MIN);
+        let shakers = Arc::new(Workers::start("tls", loops, steps_max, Step::take)?);
         let mut mailboxes = Vec::new();
         let mut threads = Vec::new();
-        for index in 0..loops.max(1) {
-            let event_loop = Loop::new(context.clone())?;
+        for index in 0..loops {
+            let event_loop = Loop::new(context.clone(), door.clone(), shakers.clone())?;
             mailboxes.push(event_loop.mailbox().clone());
             let thread =
                 std::thread::Builder::new().name(format!("mqtt-{index}")).spawn(move || event_loop.run())?;
@@ -54,10 +65,15 @@ impl Server {
     /// The system does not let a socket listen: another process got the address in between.
     pub fn open(&self, bound: Bound) -> io::Result<()> {
         for (index, socket) in bound.sockets.into_iter().enumerate() {
-            let listener = Listener::open(socket, bound.kind, bound.acceptor.clone(), bound.durability)?;
+            let listener = Listener::open(socket, bound.options.clone())?;
             self.mailboxes[index % self.mailboxes.len()].post(ToLoop::Listen(listener));
         }
         Ok(())
+    }
+
+    /// The longest turn of any loop since this was last asked.
+    pub fn longest_turn(&self) -> Duration {
+        self.mailboxes.iter().map(|mailbox| mailbox.drift.take()).max().unwrap_or_default()
     }
 
     /// Whether clients are accepted. While not, they wait in the system's backlog.

@@ -1,13 +1,15 @@
 //! The link of a connection whose socket an event loop owns.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::Token;
 use mio::net::TcpStream;
 
 use super::mailbox::{Mailbox, ToLoop};
+use super::share::Share;
 use crate::session::{Context, Durability, Link};
 
 /// Any thread may write; the last holder closes the descriptor, so that none can meet another
@@ -16,12 +18,35 @@ pub(super) struct TcpLink {
     stream: TcpStream,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) token: Token,
+    share: Arc<Share>,
     durability: Durability,
+    /// It counts as a client of its listener.
+    is_client: AtomicBool,
 }
 
 impl TcpLink {
-    pub fn new(stream: TcpStream, mailbox: Arc<Mailbox>, token: Token, durability: Durability) -> Arc<Self> {
-        Arc::new(Self { stream, mailbox, token, durability })
+    pub fn new(
+        stream: TcpStream,
+        mailbox: Arc<Mailbox>,
+        token: Token,
+        share: Arc<Share>,
+        durability: Durability,
+    ) -> Arc<Self> {
+        Arc::new(Self { stream, mailbox, token, share, durability, is_client: AtomicBool::new(false) })
+    }
+
+    /// The client was let in.
+    pub fn joins(&self) {
+        if !self.is_client.swap(true, Ordering::Relaxed) {
+            self.share.client_came();
+        }
+    }
+
+    /// The connection is over.
+    pub fn leaves(&self) {
+        if self.is_client.swap(false, Ordering::Relaxed) {
+            self.share.client_left();
+        }
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -39,6 +64,12 @@ impl TcpLink {
             // The client has done so before.
         }
     }
+}
+
+/// The form in which an address is shown and compared: that of an IPv4 client is of IPv4, also when
+/// it came to a socket of IPv6.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// For what lies between the socket and MQTT.
@@ -79,7 +110,11 @@ impl Link for TcpLink {
         self.durability
     }
 
-    fn peer(&self) -> String {
-        self.stream.peer_addr().map_or_else(|_| "gone".into(), |addr| addr.to_string())
+    fn is_full(&self) -> bool {
+        self.share.is_full()
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok().map(canonical)
     }
 }

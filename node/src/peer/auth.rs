@@ -1,23 +1,25 @@
 //! How a node proves to another that it belongs to the cluster.
 //!
-//! Every call carries who is calling, from where, whom it means and what for, and an
-//! HMAC-SHA256 over these with the cluster's secret. The secret itself never travels, but the
-//! proof is the same for every call between two nodes: whoever can read the network can repeat
-//! it, as he can read the traffic. Where the network is not trusted, put the peer port inside a
-//! tunnel or a service mesh.
+//! Its certificate proves which node it is, and the connection keeps what it says private (see
+//! [`super::tls`]). Besides, every call carries who is calling, from where, whom it means and what for,
+//! and an HMAC-SHA256 over these with the cluster's secret: a call that goes astray, or one of a node
+//! that was removed, is told apart from a stranger's, and neither a certificate nor the secret alone
+//! lets anybody in.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use aws_lc_rs::{constant_time, hmac, rand};
+use aws_lc_rs::{hmac, rand};
 use parking_lot::Mutex;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 use tracing::warn;
 
 use super::channel::Channels;
+use super::connection::Caller;
+use super::keyring::Keyring;
 use crate::env;
 use crate::state::NodeId;
 
@@ -127,7 +129,7 @@ pub struct Identity {
     pub node: NodeId,
     /// host:port under which the others reach this node's peer listener.
     pub advertised: String,
-    pub secret: Secret,
+    pub keyring: Keyring,
 }
 
 /// What a channel is for; a proof for one does not serve for the other.
@@ -151,26 +153,38 @@ pub const ANYONE: NodeId = 0;
 
 /// The client side: puts the proof on every call.
 #[derive(Clone)]
-pub struct Credentials(Arc<[(&'static str, MetadataValue<Ascii>)]>);
+pub struct Credentials {
+    me: Identity,
+    target: NodeId,
+    purpose: Purpose,
+    /// Of this revision of the keyring.
+    revision: u64,
+    proof: Proof,
+}
+
+type Proof = Arc<[(&'static str, MetadataValue<Ascii>)]>;
 
 impl Credentials {
     /// # Errors
     /// The advertised address has characters that no address has.
-    pub fn new(me: &Identity, target: NodeId, purpose: Purpose) -> Result<Self, BadAddress> {
-        let proof = hmac::sign(
-            &me.secret.key(),
-            &signed(me.cluster, me.node, target, &me.advertised, purpose.as_str()),
-        );
-        let value = |s: String| MetadataValue::try_from(s).map_err(|_| BadAddress(me.advertised.clone()));
-        Ok(Self(Arc::from([
-            (CLUSTER, value(me.cluster.to_string())?),
-            (SENDER, value(me.node.to_string())?),
-            (ADDR, value(me.advertised.clone())?),
-            (TARGET, value(target.to_string())?),
-            (PURPOSE, value(purpose.as_str().to_owned())?),
-            (MAC, value(hex(proof.as_ref()))?),
-        ])))
+    pub fn new(me: Identity, target: NodeId, purpose: Purpose) -> Result<Self, BadAddress> {
+        let ready = me.keyring.ready();
+        let proof = proof(&me, &ready.secrets[0], target, purpose)?;
+        Ok(Self { me, target, purpose, revision: ready.revision, proof })
     }
+}
+
+fn proof(me: &Identity, secret: &hmac::Key, target: NodeId, purpose: Purpose) -> Result<Proof, BadAddress> {
+    let proof = hmac::sign(secret, &signed(me.cluster, me.node, target, &me.advertised, purpose.as_str()));
+    let value = |s: String| MetadataValue::try_from(s).map_err(|_| BadAddress(me.advertised.clone()));
+    Ok(Arc::from([
+        (CLUSTER, value(me.cluster.to_string())?),
+        (SENDER, value(me.node.to_string())?),
+        (ADDR, value(me.advertised.clone())?),
+        (TARGET, value(target.to_string())?),
+        (PURPOSE, value(purpose.as_str().to_owned())?),
+        (MAC, value(hex(proof.as_ref()))?),
+    ]))
 }
 
 impl fmt::Debug for Credentials {
@@ -181,7 +195,14 @@ impl fmt::Debug for Credentials {
 
 impl tonic::service::Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (name, value) in self.0.iter() {
+        let ready = self.me.keyring.ready();
+        if ready.revision != self.revision {
+            // The secret may have been replaced; the address was good before.
+            self.proof = proof(&self.me, &ready.secrets[0], self.target, self.purpose)
+                .map_err(|e| Status::internal(e.to_string()))?;
+            self.revision = ready.revision;
+        }
+        for (name, value) in self.proof.iter() {
             request.metadata_mut().insert(*name, value.clone());
         }
         Ok(request)
@@ -220,17 +241,14 @@ pub struct Verifier(Arc<VerifierInner>);
 
 struct VerifierInner {
     channels: Channels,
-    key: hmac::Key,
     removed: OnceLock<IsRemoved>,
     log: RateLimit,
 }
 
 impl Verifier {
     pub fn new(channels: Channels) -> Self {
-        let key = channels.identity().secret.key();
         Self(Arc::new(VerifierInner {
             channels,
-            key,
             removed: OnceLock::new(),
             log: RateLimit::new(REFUSAL_LOG_INTERVAL_MS),
         }))
@@ -241,8 +259,15 @@ impl Verifier {
         let _ = self.0.removed.set(removed);
     }
 
-    fn verify(&self, metadata: &MetadataMap) -> Result<NodeId, Refusal> {
+    fn verify(&self, metadata: &MetadataMap, caller: Option<Caller>) -> Result<NodeId, Refusal> {
         let me = self.0.channels.identity();
+        let ready = me.keyring.ready();
+        let proven = caller.and_then(|caller| caller.proven);
+        // A CA may have been forgotten since the connection was made.
+        let proven = proven.filter(|proven| ready.roots.believes(proven.authority));
+        if self.0.channels.certified() && proven.is_none() {
+            return Err(Refusal::NoCertificate);
+        }
         let text = |name: &'static str| {
             metadata.get(name).and_then(|v| v.to_str().ok()).ok_or(Refusal::Missing(name))
         };
@@ -257,9 +282,14 @@ impl Verifier {
         if addr.len() > MAX_ADDR_LEN {
             return Err(Refusal::Missing(ADDR));
         }
-        let expected = hmac::sign(&self.0.key, &signed(cluster, sender, target, addr, text(PURPOSE)?));
-        constant_time::verify_slices_are_equal(expected.as_ref(), &mac)
-            .map_err(|_| Refusal::WrongProof { sender })?;
+        let signed = signed(cluster, sender, target, addr, text(PURPOSE)?);
+        // Constant in time.
+        if !ready.secrets.iter().any(|secret| hmac::verify(secret, &signed, &mac).is_ok()) {
+            return Err(Refusal::WrongProof { sender });
+        }
+        if let Some(certified) = proven.map(|proven| proven.node).filter(|node| *node != sender) {
+            return Err(Refusal::AnothersCertificate { sender, certified });
+        }
         if target != ANYONE && target != me.node {
             return Err(Refusal::NotMe { target, me: me.node });
         }
@@ -278,13 +308,14 @@ impl Verifier {
 
 impl tonic::service::Interceptor for Verifier {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        match self.verify(request.metadata()) {
+        let caller = request.extensions().get::<Option<Caller>>().copied().flatten();
+        match self.verify(request.metadata(), caller) {
             Ok(sender) => {
                 request.extensions_mut().insert(PeerId(sender));
                 Ok(request)
             }
             Err(refusal) => {
-                let from = request.remote_addr().map_or_else(|| "a peer".to_owned(), |a| a.to_string());
+                let from = Caller::shown(&request);
                 if let Some(suppressed) = self.0.log.permit() {
                     warn!(%from, suppressed, "refused a call to the peer port: {refusal}");
                 }
@@ -298,6 +329,10 @@ impl tonic::service::Interceptor for Verifier {
 enum Refusal {
     #[error("no credentials of this cluster ({0} is missing or malformed)")]
     Missing(&'static str),
+    #[error("the caller has shown no certificate of this cluster; without one a node can only join")]
+    NoCertificate,
+    #[error("the caller says that it is node {sender:016x}, its certificate is that of {certified:016x}")]
+    AnothersCertificate { sender: NodeId, certified: NodeId },
     #[error("the caller belongs to cluster {theirs}, this node to {ours}")]
     OtherCluster { theirs: ClusterId, ours: ClusterId },
     #[error("node {sender:016x} does not know the cluster's secret")]

@@ -1,18 +1,23 @@
 //! The address book and the connections to the other nodes.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tracing::{error, info, warn};
 
 use super::auth::{ANYONE, BadAddress, Credentials, Identity, Purpose, REMOVED, RateLimit};
+use super::connection::{PeerStream, warn_of_rejection};
+use super::keyring::Keyring;
+use super::tls;
 use crate::state::NodeId;
 
 /// Largest message on a peer connection, bytes, in either direction.
@@ -32,12 +37,59 @@ const REFUSED_LOG_INTERVAL_MS: u64 = 10_000;
 /// A connection that proves on every call who is calling.
 pub type PeerChannel = InterceptedService<Channel, Credentials>;
 
-/// Makes a connection that dials when it is first used. A simulation dials its own network.
-pub type Connector = Arc<dyn Fn(Endpoint) -> Channel + Send + Sync>;
+/// How connections are made, each when it is first used.
+#[derive(Clone)]
+pub struct Connector {
+    connect: Connect,
+    /// Both sides show certificates.
+    certified: bool,
+}
 
-/// Dials over the system's network.
-pub fn connector() -> Connector {
-    Arc::new(|endpoint| endpoint.connect_lazy())
+type Connect = Arc<dyn Fn(Endpoint, NodeId) -> Channel + Send + Sync>;
+
+impl Connector {
+    /// Over the system's network, encrypted.
+    pub fn new(keyring: &Keyring) -> Self {
+        let keyring = keyring.clone();
+        let connect = move |endpoint: Endpoint, whom| {
+            let keyring = keyring.clone();
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |to| dial(keyring.clone(), to, whom)))
+        };
+        Self { connect: Arc::new(connect), certified: true }
+    }
+
+    /// As [`Self::new`], and counts the attempts.
+    #[cfg(test)]
+    pub(crate) fn counting(keyring: &Keyring, dials: Arc<std::sync::atomic::AtomicUsize>) -> Self {
+        let keyring = keyring.clone();
+        let connect = move |endpoint: Endpoint, whom| {
+            let (keyring, dials) = (keyring.clone(), dials.clone());
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |to| {
+                dials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                dial(keyring.clone(), to, whom)
+            }))
+        };
+        Self { connect: Arc::new(connect), certified: true }
+    }
+
+    /// Over a network that nobody else is on, such as a simulated one: in the clear, and callers prove
+    /// themselves by the secret alone.
+    pub fn plain(connect: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Self {
+        Self { connect: Arc::new(move |endpoint, _| connect(endpoint)), certified: false }
+    }
+}
+
+/// One attempt at a connection to the node `whom`, or to any of the cluster. What only an operator can
+/// help is logged.
+pub(super) async fn dial(keyring: Keyring, to: Uri, whom: NodeId) -> io::Result<TokioIo<PeerStream>> {
+    let dialled = PeerStream::dial(&keyring, to, whom).await;
+    if let Err(error) = &dialled
+        && tls::rejected(error)
+        && let Some(suppressed) = keyring.log().permit()
+    {
+        warn_of_rejection(whom, suppressed, error);
+    }
+    dialled.map(TokioIo::new)
 }
 
 /// Where the other nodes are, and up to two connections to each: one for consensus, and one for
@@ -172,14 +224,9 @@ impl Channels {
         self.connect(addr, ANYONE, Purpose::Consensus)
     }
 
-    /// As [`Self::dial`], without credentials: for a node that has none yet.
-    ///
-    /// # Errors
-    /// Not an address.
-    pub fn dial_plain(connector: &Connector, runtime: &Handle, addr: &str) -> Result<Channel, BadAddress> {
-        let endpoint = endpoint(addr)?;
-        let _in_runtime = runtime.enter();
-        Ok(connector(endpoint))
+    /// Whether callers have to show a certificate.
+    pub(super) fn certified(&self) -> bool {
+        self.0.connector.certified
     }
 
     /// Why this node was told that it is no member any more; `None` while it was not.
@@ -233,9 +280,10 @@ impl Channels {
     }
 
     fn connect(&self, addr: &str, target: NodeId, purpose: Purpose) -> Result<PeerChannel, BadAddress> {
-        let credentials = Credentials::new(&self.0.me, target, purpose)?;
-        let channel = Self::dial_plain(&self.0.connector, &self.0.runtime, addr)?;
-        Ok(InterceptedService::new(channel, credentials))
+        let credentials = Credentials::new(self.0.me.clone(), target, purpose)?;
+        let endpoint = endpoint(addr)?;
+        let _in_runtime = self.0.runtime.enter();
+        Ok(InterceptedService::new((self.0.connector.connect)(endpoint, target), credentials))
     }
 }
 
@@ -263,7 +311,7 @@ impl Peer {
     }
 }
 
-fn endpoint(addr: &str) -> Result<Endpoint, BadAddress> {
+pub(super) fn endpoint(addr: &str) -> Result<Endpoint, BadAddress> {
     Ok(Endpoint::from_shared(format!("http://{addr}"))
         .map_err(|_| BadAddress(addr.to_owned()))?
         .tcp_nodelay(true)
@@ -279,17 +327,13 @@ fn endpoint(addr: &str) -> Result<Endpoint, BadAddress> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::{ClusterId, Secret};
+    use crate::peer::testing::identity;
 
     #[tokio::test]
     async fn what_a_node_says_of_itself_is_believed_most() {
-        let me = Identity {
-            cluster: ClusterId([1; 16]),
-            node: 1,
-            advertised: "a:1".into(),
-            secret: Secret::new([2; 32]),
-        };
-        let channels = Channels::new(me, connector(), Handle::current());
+        let me = identity(1, "a:1");
+        let connector = Connector::new(&me.keyring);
+        let channels = Channels::new(me, connector, Handle::current());
         let at = |addr: &str| Some(addr.to_owned());
         assert!(channels.consensus(2).is_none());
         channels.suggest(2, "b:1");

@@ -1,22 +1,30 @@
-//! Joining a cluster with a token: the newcomer proves that it has the token's key without
-//! sending it, and gets the cluster's secret sealed with a key made from it.
+//! Joining a cluster with a token: the newcomer makes sure that it talks to a member, by the CA's
+//! fingerprint in the token; proves that it has the token's key without sending it; and gets what makes
+//! a member, sealed with a key made from it.
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use rookery_proto::consensus as pb;
 use rookery_proto::consensus::membership_client::MembershipClient;
 use rookery_proto::consensus::membership_server::{Membership, MembershipServer};
 use tokio::runtime::Handle;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
-use super::auth::{ClusterId, Identity, NoRandomness, RateLimit, SECRET_LEN, Secret, fill_random};
-use super::channel::{Channels, Connector};
+use super::auth::{ClusterId, Identity, NoRandomness, RateLimit, fill_random};
+use super::channel::endpoint;
+use super::connection::Caller;
+use super::keyring::Grant;
 use super::member::Member;
+use super::tls;
 use super::token::{JoinToken, member_key};
 use crate::env;
 use crate::raft::wire;
@@ -24,6 +32,8 @@ use crate::raft::wire;
 const NONCE_LEN: usize = 32;
 /// Longest name and address of a newcomer, bytes.
 const MAX_TEXT: usize = 300;
+/// A whole request, bytes.
+const MAX_REQUEST: usize = 16 << 10;
 /// One attempt at one member.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 const REFUSAL_LOG_INTERVAL_MS: u64 = 10_000;
@@ -35,7 +45,7 @@ pub type Admit = Arc<dyn Fn(Member) -> BoxFuture<'static, Result<Vec<Member>, St
 #[derive(Clone, Debug)]
 pub struct Joined {
     pub cluster: ClusterId,
-    pub secret: Secret,
+    pub grant: Grant,
     /// With their addresses; the newcomer is among them.
     pub members: Vec<Member>,
 }
@@ -48,7 +58,10 @@ pub enum JoinError {
     Refused(String),
     #[error("no member could be reached: {0}")]
     Unreachable(String),
-    #[error("{0} answered, but does not know the token's key: it is no member of that cluster")]
+    #[error(
+        "{0} answered, but is no member of the cluster that the token is for, or the cluster's CA was replaced \
+         since: compare the address, or make a new token on a member with `rookery cluster token`"
+    )]
     NotAMember(String),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -58,18 +71,13 @@ pub enum JoinError {
 ///
 /// # Errors
 /// See [`JoinError`].
-pub async fn join(
-    token: &JoinToken,
-    me: &Member,
-    connector: &Connector,
-    runtime: &Handle,
-) -> Result<Joined, JoinError> {
+pub async fn join(token: &JoinToken, me: &Member, runtime: &Handle) -> Result<Joined, JoinError> {
     if token.expires_s <= env::wall_ms() / 1000 {
         return Err(JoinError::Expired);
     }
     let mut unreachable = Vec::new();
     for seed in &token.seeds {
-        match ask(token, me, connector, runtime, seed).await {
+        match ask(token, me, runtime, seed).await {
             Err(JoinError::Unreachable(why)) => unreachable.push(format!("{seed}: {why}")),
             result => return result,
         }
@@ -80,15 +88,12 @@ pub async fn join(
     Err(JoinError::Unreachable(unreachable.join("; ")))
 }
 
-async fn ask(
-    token: &JoinToken,
-    me: &Member,
-    connector: &Connector,
-    runtime: &Handle,
-    seed: &str,
-) -> Result<Joined, JoinError> {
-    let channel =
-        Channels::dial_plain(connector, runtime, seed).map_err(|e| JoinError::Unreachable(e.to_string()))?;
+async fn ask(token: &JoinToken, me: &Member, runtime: &Handle, seed: &str) -> Result<Joined, JoinError> {
+    let dialled = {
+        let (token, seed) = (token.clone(), seed.to_owned());
+        runtime.spawn(async move { dial(&token, &seed).await }).await
+    };
+    let channel = dialled.map_err(|e| JoinError::Unreachable(e.to_string()))??;
     let key = token.signing_key();
     let mut nonce = [0; NONCE_LEN];
     fill_random(&mut nonce)?;
@@ -114,21 +119,41 @@ async fn ask(
     };
     let foreign = || JoinError::NotAMember(seed.to_owned());
     hmac::verify(&key, &answer_bytes(&request, &answer), &answer.proof).map_err(|_| foreign())?;
-    let mut sealed = answer.sealed_secret.to_vec();
-    let opened = sealing_key(&key, &request.nonce, &answer.nonce)
+    let mut sealed = answer.sealed_grant.to_vec();
+    let grant = sealing_key(&key, &request.nonce, &answer.nonce)
         .and_then(|k| k.open_in_place(zero_nonce(), Aad::from(&request.nonce), &mut sealed).ok())
-        .and_then(|opened| <[u8; SECRET_LEN]>::try_from(&*opened).ok())
+        .and_then(|opened| Grant::decode(opened))
         .ok_or_else(foreign)?;
     Ok(Joined {
         cluster: token.cluster,
-        secret: Secret::new(opened),
+        grant,
         members: answer.members.into_iter().map(Member::from).collect(),
     })
 }
 
+/// A connection to a member, as the token tells one.
+pub(super) async fn dial(token: &JoinToken, seed: &str) -> Result<Channel, JoinError> {
+    let unreachable = |e: &dyn fmt::Display| JoinError::Unreachable(e.to_string());
+    let endpoint = endpoint(seed).map_err(|e| unreachable(&e))?;
+    let config = tls::joining_config(token.cluster, token.ca).map_err(|e| unreachable(&e))?;
+    let connecting = tls::connect(endpoint.uri().clone(), config);
+    let connected = tokio::time::timeout(ATTEMPT_TIMEOUT, connecting).await.map_err(|e| unreachable(&e))?;
+    let connection = connected.map_err(|error| match tls::rejected(&error) {
+        true => JoinError::NotAMember(seed.to_owned()),
+        false => unreachable(&error),
+    })?;
+    // It is not made again: the request goes over it or nowhere.
+    let mut once = Some(TokioIo::new(connection));
+    let connector = tower::service_fn(move |_| {
+        std::future::ready(once.take().ok_or_else(|| io::Error::other("the member ended the connection")))
+    });
+    endpoint.connect_with_connector(connector).await.map_err(|e| unreachable(&e))
+}
+
 /// The member's side, mounted without [`super::Verifier`].
 pub fn membership_server(member: Identity, admit: Admit) -> MembershipServer<JoinService> {
-    MembershipServer::new(JoinService { member, admit, log: RateLimit::new(REFUSAL_LOG_INTERVAL_MS) })
+    let service = JoinService { member, admit, log: RateLimit::new(REFUSAL_LOG_INTERVAL_MS) };
+    MembershipServer::new(service).max_decoding_message_size(MAX_REQUEST)
 }
 
 pub struct JoinService {
@@ -146,6 +171,12 @@ impl JoinService {
                 "the join token is for another cluster than this node's, {}",
                 self.member.cluster
             )));
+        }
+        if self.member.keyring.standing().is_rotating() {
+            return Err(Status::unavailable(
+                "the cluster's CA is being replaced; try again when that is done, with a new token, or \
+                 finish it with `rookery cluster rotate-ca`",
+            ));
         }
         let forged = || Status::permission_denied("the join token is not genuine");
         let id = request.token_id[..].try_into().map_err(|_| forged())?;
@@ -178,7 +209,7 @@ impl JoinService {
 #[tonic::async_trait]
 impl Membership for JoinService {
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
-        let from = request.remote_addr().map_or_else(|| "a newcomer".to_owned(), |a| a.to_string());
+        let from = Caller::shown(&request);
         let request = request.into_inner();
         let (key, joiner) = self.check(&request).inspect_err(|status| {
             if let Some(suppressed) = self.log.permit() {
@@ -189,14 +220,14 @@ impl Membership for JoinService {
         let members = (self.admit)(joiner).await.map_err(Status::unavailable)?;
         let mut nonce = [0; NONCE_LEN];
         fill_random(&mut nonce).map_err(|e| Status::internal(e.to_string()))?;
-        let mut sealed = self.member.secret.expose().to_vec();
+        let mut sealed = self.member.keyring.grant().encode();
         sealing_key(&key, &request.nonce, &nonce)
             .and_then(|k| {
                 k.seal_in_place_append_tag(zero_nonce(), Aad::from(&request.nonce), &mut sealed).ok()
             })
-            .ok_or_else(|| Status::internal("the cluster's secret could not be sealed"))?;
+            .ok_or_else(|| Status::internal("the cluster's keys could not be sealed"))?;
         let mut answer = pb::JoinResponse {
-            sealed_secret: sealed.into(),
+            sealed_grant: sealed.into(),
             nonce: nonce.to_vec().into(),
             members: members.into_iter().map(Into::into).collect(),
             proof: bytes::Bytes::new(),
@@ -248,7 +279,7 @@ fn answer_bytes(request: &pb::JoinRequest, answer: &pb::JoinResponse) -> Vec<u8>
     let mut bytes = b"rookery join answer\x01".to_vec();
     put(&mut bytes, &request.nonce);
     put(&mut bytes, &answer.nonce);
-    put(&mut bytes, &answer.sealed_secret);
+    put(&mut bytes, &answer.sealed_grant);
     for member in &answer.members {
         put_member(&mut bytes, member);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -14,7 +14,9 @@ use tracing::{debug, warn};
 
 use super::auth::RateLimit;
 use super::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
+use super::connection::PeerStream;
 use super::greeting::Greeting;
+use super::keyring::Keyring;
 
 /// Streams that one peer connection may have open.
 const MAX_STREAMS: u32 = 1024;
@@ -48,26 +50,34 @@ where
         .await
 }
 
-/// The connections that come in at `listener` and begin as peers do. Failures to accept are logged
-/// and survived; who stays silent or says something else is closed, see [`Greeting`].
-pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+/// The connections that come in at `listener`, encrypted. Failures to accept are logged and survived;
+/// who does not go through with the handshake is closed, see [`Greeting`].
+pub fn incoming(
+    listener: TcpListener,
+    keyring: Keyring,
+) -> impl Stream<Item = io::Result<PeerStream>> + Send {
     let log = RateLimit::new(ACCEPT_LOG_INTERVAL_MS);
-    stream::unfold((listener, log, Greeting::default()), |(listener, log, mut greeting)| async move {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                connection = greeting.next() => return Some((Ok(connection), (listener, log, greeting))),
-            };
-            match accepted {
-                Ok((connection, from)) => match connection.set_nodelay(true) {
-                    Ok(()) => greeting.push(connection),
-                    Err(e) => debug!("connection from {from} ended at once: {e}"),
-                },
-                Err(e) => {
-                    if let Some(suppressed) = log.permit() {
-                        warn!(suppressed, "cannot accept a peer's connection: {e}");
+    // Made where it is polled: it has a timer.
+    let begun = (listener, log, None);
+    stream::unfold(begun, move |(listener, log, greeting)| {
+        let mut greeting = greeting.unwrap_or_else(|| Greeting::new(keyring.clone()));
+        async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    connection = greeting.next() => return Some((Ok(connection), (listener, log, Some(greeting)))),
+                };
+                match accepted {
+                    Ok((connection, from)) => match connection.set_nodelay(true) {
+                        Ok(()) => greeting.push(connection, from),
+                        Err(e) => debug!("connection from {from} ended at once: {e}"),
+                    },
+                    Err(e) => {
+                        if let Some(suppressed) = log.permit() {
+                            warn!(suppressed, "cannot accept a peer's connection: {e}");
+                        }
+                        tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                     }
-                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! Nodes of one process that talk over real loopback connections, through proxies that a test
-//! can cut.
+//! Nodes of one process that talk over real loopback connections, in the clear, through proxies that a
+//! test can cut.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -15,11 +15,31 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, Server};
 
 use super::{
-    CONNECTION_WINDOW_BYTES, Channels, ClusterId, Identity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT,
-    STREAM_WINDOW_BYTES, Secret, Verifier, connector,
+    Authority, CONNECTION_WINDOW_BYTES, Channels, ClusterId, Connector, Identity, KEEP_ALIVE_INTERVAL,
+    KEEP_ALIVE_TIMEOUT, Keyring, STREAM_WINDOW_BYTES, Verifier,
 };
 use crate::env;
 use crate::state::NodeId;
+
+/// The cluster of all tests that need only one.
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+/// Its authority.
+pub(crate) fn authority() -> Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::generate(CLUSTER).unwrap()).clone()
+}
+
+/// One of its members.
+pub(crate) fn identity(node: NodeId, advertised: &str) -> Identity {
+    identity_by(authority(), node, advertised)
+}
+
+/// A node that has its certificate of `authority`.
+pub(crate) fn identity_by(authority: Authority, node: NodeId, advertised: &str) -> Identity {
+    let keyring = Keyring::in_memory(CLUSTER, node, authority).unwrap();
+    Identity { cluster: CLUSTER, node, advertised: advertised.to_owned(), keyring }
+}
 
 /// Forwards connections until told otherwise.
 pub(crate) struct Proxy {
@@ -144,15 +164,13 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn of(nodes: u64) -> Self {
-        let secret = Secret::new([7; 32]);
-        let cluster = ClusterId([1; 16]);
         let (mut channels, mut proxies, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
         for node in 1..=nodes {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let proxy = Proxy::to(listener.local_addr().unwrap()).await;
             let advertised = proxy.addr.to_string();
-            let me = Identity { cluster, node, advertised, secret: secret.clone() };
-            channels.push(Channels::new(me, connector(), Handle::current()));
+            let connector = Connector::plain(|endpoint| endpoint.connect_lazy());
+            channels.push(Channels::new(identity(node, &advertised), connector, Handle::current()));
             proxies.push(proxy);
             listeners.push(Some(listener));
         }

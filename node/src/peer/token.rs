@@ -8,11 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::auth::{ClusterId, Identity, NoRandomness, Secret, fill_random};
+use super::authority::Fingerprint;
 
-const PREFIX: &str = "rkj1.";
+const PREFIX: &str = "rkj2.";
 const ID_LEN: usize = 16;
 const KEY_LEN: usize = 32;
-const FIXED_LEN: usize = 16 + 8 + ID_LEN + KEY_LEN;
+const FIXED_LEN: usize = 16 + 8 + ID_LEN + KEY_LEN + 32;
 /// Seed addresses in a token, at most.
 const MAX_SEEDS: usize = 16;
 
@@ -25,6 +26,8 @@ pub struct JoinToken {
     pub expires_s: u64,
     pub id: [u8; ID_LEN],
     key: [u8; KEY_LEN],
+    /// Of the cluster's CA: whoever cannot show a certificate of it is no member.
+    pub ca: Fingerprint,
     /// Peer addresses (host:port) of members.
     pub seeds: Vec<String>,
 }
@@ -37,9 +40,10 @@ impl JoinToken {
     pub fn issue(member: &Identity, expires_s: u64, mut seeds: Vec<String>) -> Result<Self, NoRandomness> {
         let mut id = [0; ID_LEN];
         fill_random(&mut id)?;
-        let key = key(&member.secret, member.cluster, &id, expires_s);
+        let authority = member.keyring.grant().authority;
+        let key = key(&authority.secret(), member.cluster, &id, expires_s);
         seeds.truncate(MAX_SEEDS);
-        Ok(Self { cluster: member.cluster, expires_s, id, key, seeds })
+        Ok(Self { cluster: member.cluster, expires_s, id, key, ca: authority.fingerprint(), seeds })
     }
 
     pub(super) fn signing_key(&self) -> hmac::Key {
@@ -49,7 +53,7 @@ impl JoinToken {
 
 /// The key of the token with this id, as every member can compute it.
 pub(super) fn member_key(member: &Identity, id: &[u8; ID_LEN], expires_s: u64) -> hmac::Key {
-    signing_key(&key(&member.secret, member.cluster, id, expires_s))
+    signing_key(&key(&member.keyring.grant().authority.secret(), member.cluster, id, expires_s))
 }
 
 fn signing_key(key: &[u8; KEY_LEN]) -> hmac::Key {
@@ -74,6 +78,7 @@ impl fmt::Debug for JoinToken {
         f.debug_struct("JoinToken")
             .field("cluster", &self.cluster)
             .field("expires_s", &self.expires_s)
+            .field("ca", &self.ca)
             .field("seeds", &self.seeds)
             .finish_non_exhaustive()
     }
@@ -87,6 +92,7 @@ impl fmt::Display for JoinToken {
         bytes.extend_from_slice(&self.expires_s.to_be_bytes());
         bytes.extend_from_slice(&self.id);
         bytes.extend_from_slice(&self.key);
+        bytes.extend_from_slice(&self.ca.0);
         bytes.extend_from_slice(self.seeds.join(",").as_bytes());
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
@@ -115,13 +121,15 @@ impl FromStr for JoinToken {
         let (cluster, rest) = bytes.split_first_chunk::<16>().ok_or(BadToken::Damaged)?;
         let (expires, rest) = rest.split_first_chunk::<8>().ok_or(BadToken::Damaged)?;
         let (id, rest) = rest.split_first_chunk::<ID_LEN>().ok_or(BadToken::Damaged)?;
-        let (key, seeds) = rest.split_first_chunk::<KEY_LEN>().ok_or(BadToken::Damaged)?;
+        let (key, rest) = rest.split_first_chunk::<KEY_LEN>().ok_or(BadToken::Damaged)?;
+        let (ca, seeds) = rest.split_first_chunk::<32>().ok_or(BadToken::Damaged)?;
         let seeds = std::str::from_utf8(seeds).map_err(|_| BadToken::Damaged)?;
         Ok(Self {
             cluster: ClusterId(*cluster),
             expires_s: u64::from_be_bytes(*expires),
             id: *id,
             key: *key,
+            ca: Fingerprint(*ca),
             seeds: seeds.split(',').filter(|s| !s.is_empty()).take(MAX_SEEDS).map(str::to_owned).collect(),
         })
     }
@@ -132,12 +140,7 @@ mod tests {
     use super::*;
 
     fn member() -> Identity {
-        Identity {
-            cluster: ClusterId([5; 16]),
-            node: 1,
-            advertised: "a:1".into(),
-            secret: Secret::new([9; 32]),
-        }
+        crate::peer::testing::identity(1, "a:1")
     }
 
     #[test]

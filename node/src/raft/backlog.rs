@@ -147,6 +147,12 @@ impl Backlog {
         self.commands > MAX_WAITING_COMMANDS || self.bytes - first > MAX_WAITING_BYTES
     }
 
+    /// What waits as a part of what may, by commands or by bytes.
+    pub fn congestion(&self) -> f64 {
+        let commands = self.commands as f64 / MAX_WAITING_COMMANDS as f64;
+        commands.max(self.bytes as f64 / MAX_WAITING_BYTES as f64)
+    }
+
     /// Whether the sender could do something now.
     pub fn has_more(&self) -> bool {
         self.sent < self.unapplied.len() || (!self.queue.is_empty() && self.unapplied.len() < WINDOW)

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::env;
-use crate::peer::{
-    self, Channels, ClusterId, Connector, Identity, JoinError, JoinToken, Member, Secret, Verifier,
-};
+use crate::peer::testing::{CLUSTER, authority, identity, identity_by};
+use crate::peer::{self, Authority, Channels, ClusterId, Connector, JoinError, JoinToken, Member, Verifier};
 use crate::state::{Command, Epoch, LogIndex, NodeId, NodeInfo, Outcome, Pack, PackError};
 use crate::store::{LogStore, MemoryDisk, MemorySync};
 
@@ -91,38 +89,12 @@ struct TestNode {
     disk: MemoryDisk,
 }
 
-fn identity(node: NodeId, advertised: String, secret: u8) -> Identity {
-    Identity { cluster: ClusterId([7; 16]), node, advertised, secret: Secret::new([secret; 32]) }
-}
-
-fn counting_connector() -> (Connector, Arc<AtomicUsize>) {
-    let dials = Arc::new(AtomicUsize::new(0));
-    let count = dials.clone();
-    let connector = move |endpoint: Endpoint| -> Channel {
-        let count = count.clone();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: http::Uri| {
-            count.fetch_add(1, Ordering::Relaxed);
-            async move {
-                let authority = uri.authority().ok_or_else(|| io::Error::other("no address"))?;
-                let tcp = tokio::net::TcpStream::connect(authority.as_str()).await?;
-                tcp.set_nodelay(true)?;
-                Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(tcp))
-            }
-        }))
-    };
-    (Arc::new(connector), dials)
-}
-
 impl TestNode {
     async fn start(id: NodeId, config: NodeConfig) -> Self {
-        Self::start_with(id, config, 9).await
+        Self::start_on(MemoryDisk::default(), id, config, 1).await
     }
 
-    async fn start_with(id: NodeId, config: NodeConfig, secret: u8) -> Self {
-        Self::start_on(MemoryDisk::default(), id, config, secret, 1).await
-    }
-
-    async fn start_on(disk: MemoryDisk, id: NodeId, config: NodeConfig, secret: u8, epoch: Epoch) -> Self {
+    async fn start_on(disk: MemoryDisk, id: NodeId, config: NodeConfig, epoch: Epoch) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -131,8 +103,9 @@ impl TestNode {
         let handle = runtime.handle().clone();
         let listener = handle.spawn(peer::listen("127.0.0.1:0")).await.expect("runs").expect("a port");
         let addr = listener.local_addr().expect("bound").to_string();
-        let (connector, dials) = counting_connector();
-        let channels = Channels::new(identity(id, addr.clone(), secret), connector, handle.clone());
+        let (me, dials) = (identity(id, &addr), Arc::new(AtomicUsize::new(0)));
+        let keyring = me.keyring.clone();
+        let channels = Channels::new(me, Connector::counting(&keyring, dials.clone()), handle.clone());
         let log = RaftLog::new(LogStore::in_memory(&disk, MemorySync::AtOnce));
         let state = Arc::new(Ticks::default());
         let proposer = Proposer::new(id);
@@ -148,7 +121,7 @@ impl TestNode {
             .expect("starts");
         let verifier = Verifier::new(channels);
         let routes = routes(&node, &verifier);
-        let incoming = peer::incoming(listener);
+        let incoming = peer::incoming(listener, keyring);
         handle.spawn(async move { peer::serve(routes, incoming, std::future::pending()).await });
         let name = format!("n{id}");
         let info = NodeInfo { name: name.clone(), peer_addr: addr.clone(), ..NodeInfo::default() };
@@ -484,7 +457,7 @@ async fn a_node_that_returns_at_another_address_is_found() {
         nodes[(gone + 1) % 3].tick(round).await;
         let (disk, old) = (nodes[gone].disk.clone(), nodes[gone].member.clone());
         disk.crash();
-        nodes[gone] = TestNode::start_on(disk, old.node, NodeConfig::default(), 9, round).await;
+        nodes[gone] = TestNode::start_on(disk, old.node, NodeConfig::default(), round).await;
         assert_ne!(nodes[gone].member.peer_addr, old.peer_addr);
         nodes[gone].up().await;
         nodes[gone].tick(round).await;
@@ -500,7 +473,7 @@ async fn a_node_that_returns_at_another_address_is_found() {
         node.disk.crash();
         let seeds = again.iter().map(|n| n.member.peer_addr.clone()).collect();
         let config = NodeConfig { seeds, ..NodeConfig::default() };
-        again.push(TestNode::start_on(node.disk.clone(), node.member.node, config, 9, 9).await);
+        again.push(TestNode::start_on(node.disk.clone(), node.member.node, config, 9).await);
     }
     for node in &again {
         node.up().await;
@@ -510,25 +483,9 @@ async fn a_node_that_returns_at_another_address_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_secret_opens_nothing() {
+async fn a_call_for_another_node_is_not_answered() {
     let nodes = three().await;
-    let stranger = TestNode::start_with(9, NodeConfig::default(), 10).await;
-    let channel = stranger.node.channels().dial(&nodes[0].member.peer_addr).expect("an address");
     let request = || rookery_proto::consensus::HelloRequest { wire: wire::WIRE_VERSION, group: wire::GROUP };
-    let refused = network::client(channel).hello(request()).await.expect_err("refused");
-    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
-    assert!(refused.message().contains("does not know the cluster's secret"), "{}", refused.message());
-
-    let bare = Channels::dial_plain(
-        &peer::connector(),
-        &tokio::runtime::Handle::current(),
-        &nodes[0].member.peer_addr,
-    );
-    let mut client =
-        rookery_proto::consensus::consensus_client::ConsensusClient::new(bare.expect("an address"));
-    let refused = client.hello(request()).await.expect_err("refused");
-    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
-
     let misdirected = nodes[1].node.channels().clone();
     misdirected.learn(77, &nodes[0].member.peer_addr);
     let refused = network::client(misdirected.consensus(77).expect("an address")).hello(request()).await;
@@ -545,42 +502,46 @@ async fn nodes_join_with_a_token_and_become_voters() {
     let token = |expires_s, seeds: &[&str]| {
         JoinToken::issue(me, expires_s, seeds.iter().map(|&s| s.to_owned()).collect()).expect("randomness")
     };
-    let (connector, runtime) = (peer::connector(), tokio::runtime::Handle::current());
+    let runtime = tokio::runtime::Handle::current();
     let seed = first.member.peer_addr.as_str();
 
     let second = TestNode::start(2, NodeConfig::default()).await;
     let good: JoinToken = token(in_an_hour, &["127.0.0.1:1", seed]).to_string().parse().expect("a token");
-    let joined = peer::join(&good, &second.member, &connector, &runtime).await.expect("joined");
-    assert_eq!((joined.cluster, joined.secret), (me.cluster, me.secret.clone()));
+    let joined = peer::join(&good, &second.member, &runtime).await.expect("joined");
+    assert_eq!((joined.cluster, joined.grant.authority), (me.cluster, authority()));
     assert_eq!(joined.members.iter().map(|m| m.node).collect::<Vec<_>>(), [1, 2]);
     second.up().await;
 
     // Through a member that does not lead, twice.
     let third = TestNode::start(3, NodeConfig::default()).await;
     let via_second = token(in_an_hour, &[second.member.peer_addr.as_str()]);
-    peer::join(&via_second, &third.member, &connector, &runtime).await.expect("joined");
-    peer::join(&via_second, &third.member, &connector, &runtime).await.expect("joined before");
+    peer::join(&via_second, &third.member, &runtime).await.expect("joined");
+    peer::join(&via_second, &third.member, &runtime).await.expect("joined before");
     third.up().await;
     until("three voters", || first.node.status().voters.len() == 3).await;
     third.tick(1).await;
 
     let late = Member { node: 4, name: "late".into(), peer_addr: "127.0.0.1:2".into() };
-    let refused = peer::join(&token(1, &[seed]), &late, &connector, &runtime).await.expect_err("refused");
+    let refused = peer::join(&token(1, &[seed]), &late, &runtime).await.expect_err("refused");
     assert_eq!(refused, JoinError::Expired);
     let mut prolonged = token(1, &[seed]);
     prolonged.expires_s = in_an_hour;
-    let refused = peer::join(&prolonged, &late, &connector, &runtime).await.expect_err("refused");
+    let refused = peer::join(&prolonged, &late, &runtime).await.expect_err("refused");
     assert!(matches!(&refused, JoinError::Refused(why) if why.contains("not genuine")), "{refused}");
-    let strangers = identity(8, "x:1".into(), 33);
-    let forged = JoinToken::issue(&strangers, in_an_hour, vec![seed.to_owned()]).expect("randomness");
-    let refused = peer::join(&forged, &late, &connector, &runtime).await.expect_err("refused");
+    // Made by somebody else, it names another CA; with the right one, its key is wrong.
+    let strangers = identity_by(Authority::generate(CLUSTER).expect("randomness"), 8, "x:1");
+    let mut forged = JoinToken::issue(&strangers, in_an_hour, vec![seed.to_owned()]).expect("randomness");
+    let refused = peer::join(&forged, &late, &runtime).await.expect_err("refused");
+    assert!(matches!(&refused, JoinError::NotAMember(who) if who == seed), "{refused}");
+    forged.ca = token(1, &[]).ca;
+    let refused = peer::join(&forged, &late, &runtime).await.expect_err("refused");
     assert!(matches!(&refused, JoinError::Refused(why) if why.contains("not genuine")), "{refused}");
-    let foreign = Identity { cluster: ClusterId([1; 16]), ..strangers };
-    let foreign = JoinToken::issue(&foreign, in_an_hour, vec![seed.to_owned()]).expect("randomness");
-    let refused = peer::join(&foreign, &late, &connector, &runtime).await.expect_err("refused");
-    assert!(matches!(&refused, JoinError::Refused(why) if why.contains("another cluster")), "{refused}");
+    let mut foreign = forged.clone();
+    foreign.cluster = ClusterId([1; 16]);
+    let refused = peer::join(&foreign, &late, &runtime).await.expect_err("refused");
+    assert!(matches!(&refused, JoinError::NotAMember(who) if who == seed), "{refused}");
     let nowhere = token(in_an_hour, &["127.0.0.1:1"]);
-    let refused = peer::join(&nowhere, &late, &connector, &runtime).await.expect_err("refused");
+    let refused = peer::join(&nowhere, &late, &runtime).await.expect_err("refused");
     assert!(matches!(refused, JoinError::Unreachable(_)), "{refused}");
     assert!(!first.node.status().is_member(4));
 }

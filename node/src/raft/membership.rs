@@ -89,74 +89,49 @@ fn caught_up(follower: &FollowerStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::Member;
-    use crate::raft::Role;
-
-    /// Node 1 leads. A follower is (id, lag, answered ms ago).
-    fn status(voters: &[NodeId], learners: &[NodeId], followers: &[(NodeId, u64, u64)]) -> Status {
-        let member = |node: &NodeId| Member { node: *node, name: String::new(), peer_addr: String::new() };
-        Status {
-            node: 1,
-            role: Role::Leader,
-            term: 1,
-            leader: Some(1),
-            voters: voters.iter().map(member).collect(),
-            learners: learners.iter().map(member).collect(),
-            changing: false,
-            followers: followers
-                .iter()
-                .map(|&(node, lag, ago)| FollowerStatus {
-                    node,
-                    matched: Some(1000),
-                    lag,
-                    answered_ms_ago: Some(ago),
-                })
-                .collect(),
-            last_log: None,
-            committed: None,
-            applied: None,
-            snapshot: None,
-            purged: None,
-            quorum_ms_ago: None,
-        }
-    }
 
     #[test]
     fn a_single_voter_waits_for_two_learners() {
-        assert!(to_promote(&status(&[1], &[2], &[(2, 0, 1)]), 3).is_empty());
-        assert_eq!(to_promote(&status(&[1], &[2, 3], &[(2, 0, 1), (3, 9, 1)]), 3), [2, 3]);
-        assert!(to_promote(&status(&[1], &[2, 3], &[(2, 0, 1), (3, 9999, 1)]), 3).is_empty());
-        assert!(to_promote(&status(&[1], &[2, 3], &[(2, 0, 1), (3, 0, 5000)]), 3).is_empty());
+        assert!(to_promote(&Status::led_by_1(&[1], &[2], &[(2, 0, 1)]), 3).is_empty());
+        assert_eq!(to_promote(&Status::led_by_1(&[1], &[2, 3], &[(2, 0, 1), (3, 9, 1)]), 3), [2, 3]);
+        assert!(to_promote(&Status::led_by_1(&[1], &[2, 3], &[(2, 0, 1), (3, 9999, 1)]), 3).is_empty());
+        assert!(to_promote(&Status::led_by_1(&[1], &[2, 3], &[(2, 0, 1), (3, 0, 5000)]), 3).is_empty());
     }
 
     #[test]
     fn the_number_of_voters_becomes_odd_and_stays_within_the_target() {
-        assert_eq!(to_promote(&status(&[1, 2], &[3, 4], &[(2, 0, 1), (3, 0, 1), (4, 0, 1)]), 3), [3]);
-        assert!(to_promote(&status(&[1, 2, 3], &[4, 5], &[(4, 0, 1), (5, 0, 1)]), 3).is_empty());
-        assert_eq!(to_promote(&status(&[1, 2, 3], &[4, 5], &[(4, 0, 1), (5, 0, 1)]), 5), [4, 5]);
-        assert!(to_promote(&status(&[1, 2, 3], &[4], &[(4, 0, 1)]), 5).is_empty());
+        assert_eq!(
+            to_promote(&Status::led_by_1(&[1, 2], &[3, 4], &[(2, 0, 1), (3, 0, 1), (4, 0, 1)]), 3),
+            [3]
+        );
+        assert!(to_promote(&Status::led_by_1(&[1, 2, 3], &[4, 5], &[(4, 0, 1), (5, 0, 1)]), 3).is_empty());
+        assert_eq!(to_promote(&Status::led_by_1(&[1, 2, 3], &[4, 5], &[(4, 0, 1), (5, 0, 1)]), 5), [4, 5]);
+        assert!(to_promote(&Status::led_by_1(&[1, 2, 3], &[4], &[(4, 0, 1)]), 5).is_empty());
     }
 
     #[test]
     fn removal_keeps_a_quorum() {
         let all = [(2, 0, 1), (3, 0, 1)];
-        assert_eq!(check_removal(&status(&[1, 2, 3], &[], &all), 3), Ok(None));
-        assert_eq!(check_removal(&status(&[1, 2, 3], &[], &[(2, 0, 1), (3, 0, 9000)]), 3), Ok(None));
-        assert!(check_removal(&status(&[1, 2, 3], &[], &[(2, 0, 1), (3, 0, 9000)]), 2).is_err());
-        assert!(check_removal(&status(&[1], &[], &[]), 1).is_err());
-        assert_eq!(check_removal(&status(&[1], &[2], &[(2, 0, 9000)]), 2), Ok(None), "a learner");
+        assert_eq!(check_removal(&Status::led_by_1(&[1, 2, 3], &[], &all), 3), Ok(None));
+        assert_eq!(
+            check_removal(&Status::led_by_1(&[1, 2, 3], &[], &[(2, 0, 1), (3, 0, 9000)]), 3),
+            Ok(None)
+        );
+        assert!(check_removal(&Status::led_by_1(&[1, 2, 3], &[], &[(2, 0, 1), (3, 0, 9000)]), 2).is_err());
+        assert!(check_removal(&Status::led_by_1(&[1], &[], &[]), 1).is_err());
+        assert_eq!(check_removal(&Status::led_by_1(&[1], &[2], &[(2, 0, 9000)]), 2), Ok(None), "a learner");
     }
 
     #[test]
     fn a_learner_inherits_the_vote() {
         let followers = [(2, 0, 1), (3, 0, 9000), (4, 3, 1)];
-        assert_eq!(check_removal(&status(&[1, 2, 3], &[4], &followers), 3), Ok(Some(4)));
+        assert_eq!(check_removal(&Status::led_by_1(&[1, 2, 3], &[4], &followers), 3), Ok(Some(4)));
     }
 
     #[test]
     fn the_most_advanced_living_voter_succeeds() {
         let followers = [(2, 5, 1), (3, 0, 9000), (4, 0, 1), (5, 1, 1)];
-        assert_eq!(successor(&status(&[1, 2, 3, 5], &[4], &followers)), Some(5));
-        assert_eq!(successor(&status(&[1], &[4], &followers)), None);
+        assert_eq!(successor(&Status::led_by_1(&[1, 2, 3, 5], &[4], &followers)), Some(5));
+        assert_eq!(successor(&Status::led_by_1(&[1], &[4], &followers)), None);
     }
 }

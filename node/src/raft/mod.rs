@@ -15,6 +15,7 @@ mod network;
 mod node;
 mod proposer;
 mod replica;
+mod rotate;
 mod scope;
 mod service;
 pub mod snapshot;

@@ -107,6 +107,9 @@ pub enum ChangeError {
     NotLeader(Option<NodeId>),
     #[error("{0}")]
     Refused(String),
+    /// A part of it was done; asked again, it goes on.
+    #[error("{0}")]
+    Unfinished(String),
     #[error("it is not known whether the change was made: {0}")]
     Unknown(String),
     #[error("consensus has stopped on this node")]
@@ -423,6 +426,15 @@ impl Node {
         Ok(())
     }
 
+    /// On the leader: whether [`Self::remove`] would be refused now.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub fn check_removal(&self, node: NodeId) -> Result<(), ChangeError> {
+        let status = self.leading()?;
+        membership::check_removal(&status, node).map(drop).map_err(ChangeError::Refused)
+    }
+
     /// On the leader: makes `to`, or the most advanced voter, the leader, and waits until this
     /// node sees it lead.
     ///
@@ -484,7 +496,7 @@ impl Node {
         self.0.changing.lock().await
     }
 
-    fn leading(&self) -> Result<Status, ChangeError> {
+    pub(super) fn leading(&self) -> Result<Status, ChangeError> {
         let status = self.status();
         if status.is_leader() { Ok(status) } else { Err(ChangeError::NotLeader(status.leader)) }
     }

@@ -127,6 +127,12 @@ impl Proposer {
         self.0.backlog.lock().commands()
     }
 
+    /// What waits to be sent or applied, as a part of what may; 1 and more: nothing else is taken of
+    /// what can be refused.
+    pub fn congestion(&self) -> f64 {
+        self.0.backlog.lock().congestion()
+    }
+
     /// Sends what there is until the task is aborted.
     pub(super) async fn run(self, raft: Consensus, channels: Channels, mut route: watch::Receiver<Route>) {
         let mut sender = Sender {

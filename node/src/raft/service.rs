@@ -19,7 +19,7 @@ use super::types::{Packed, SnapshotData, TypeConfig};
 use super::wire::{self, Malformed};
 use super::writes::Writes;
 use crate::env;
-use crate::peer::{Admit, MAX_MESSAGE_BYTES, Member, PeerId, Verifier, membership_server};
+use crate::peer::{Admit, MAX_MESSAGE_BYTES, Member, PeerId, Verifier, keys_server, membership_server};
 
 /// The routes of consensus, for members only, and that of joining. Others may be added.
 pub fn routes(node: &Node, verifier: &Verifier) -> Routes {
@@ -29,8 +29,11 @@ pub fn routes(node: &Node, verifier: &Verifier) -> Routes {
     let server = ConsensusServer::new(Handler { node: node.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let keys = keys_server(node.channels().identity().keyring.clone());
     let joining = membership_server(node.channels().identity().clone(), admit(node));
-    Routes::new(InterceptedService::new(server, verifier.clone())).add_service(joining)
+    Routes::new(InterceptedService::new(server, verifier.clone()))
+        .add_service(InterceptedService::new(keys, verifier.clone()))
+        .add_service(joining)
 }
 
 /// Newcomers become learners, whichever member they ask.
@@ -212,14 +215,18 @@ impl Service for Handler {
         let request = request.into_inner();
         wire::check(request.wire, request.group)?;
         let change = request.change.ok_or(Malformed::Missing("a change"))?;
-        let answer = match self.node.change_here(change.into()).await {
+        let answer = match self.node.change_here(change.try_into()?).await {
             Ok(()) => pb::ChangeResponse::default(),
             Err(ChangeError::NotLeader(leader)) => pb::ChangeResponse {
                 not_leader: true,
                 leader: leader.unwrap_or(0),
                 ..pb::ChangeResponse::default()
             },
-            Err(e) => pb::ChangeResponse { refused: e.to_string(), ..pb::ChangeResponse::default() },
+            Err(e) => pb::ChangeResponse {
+                refused: e.to_string(),
+                unfinished: matches!(e, ChangeError::Unfinished(_)),
+                ..pb::ChangeResponse::default()
+            },
         };
         Ok(Response::new(answer))
     }

@@ -122,3 +122,35 @@ impl Status {
         self.voters.iter().chain(&self.learners)
     }
 }
+
+#[cfg(test)]
+impl Status {
+    /// As node 1, which leads, has it. A follower is (id, lag, answered ms ago).
+    pub fn led_by_1(voters: &[NodeId], learners: &[NodeId], followers: &[(NodeId, u64, u64)]) -> Self {
+        let member = |node: &NodeId| Member { node: *node, name: String::new(), peer_addr: String::new() };
+        Self {
+            node: 1,
+            role: Role::Leader,
+            term: 1,
+            leader: Some(1),
+            voters: voters.iter().map(member).collect(),
+            learners: learners.iter().map(member).collect(),
+            changing: false,
+            followers: followers
+                .iter()
+                .map(|&(node, lag, ago)| FollowerStatus {
+                    node,
+                    matched: Some(1000),
+                    lag,
+                    answered_ms_ago: Some(ago),
+                })
+                .collect(),
+            last_log: None,
+            committed: None,
+            applied: None,
+            snapshot: None,
+            purged: None,
+            quorum_ms_ago: None,
+        }
+    }
+}

@@ -7,8 +7,8 @@ use super::error::StartError;
 use super::member::Member;
 use super::node::{Ended, Node};
 use crate::admin::{
-    self, Answer, ClientInfo, ClientPage, ClusterStatus, Control, ControlError, ErrorKind, JoinToken,
-    Member as MemberInfo, MemberState, NewLeader, Readiness, Role,
+    self, Answer, CaMember, CaState, CaStatus, ClientInfo, ClientPage, ClusterStatus, Control, ControlError,
+    ErrorKind, JoinToken, Member as MemberInfo, MemberState, NewLeader, Readiness, Role,
 };
 use crate::env;
 use crate::peer;
@@ -21,9 +21,10 @@ const SERVING_TIMEOUT: Duration = Duration::from_secs(30);
 impl From<ChangeError> for ControlError {
     fn from(error: ChangeError) -> Self {
         let kind = match &error {
-            ChangeError::NoLeader | ChangeError::NotLeader(_) | ChangeError::Stopped => {
-                ErrorKind::Unavailable
-            }
+            ChangeError::NoLeader
+            | ChangeError::NotLeader(_)
+            | ChangeError::Unfinished(_)
+            | ChangeError::Stopped => ErrorKind::Unavailable,
             ChangeError::Refused(_) => ErrorKind::Unsafe,
             ChangeError::Unknown(_) => ErrorKind::Timeout,
         };
@@ -35,7 +36,9 @@ impl From<StartError> for ControlError {
     fn from(error: StartError) -> Self {
         let kind = match &error {
             StartError::Join(peer::JoinError::Unreachable(_)) => ErrorKind::Unavailable,
-            StartError::Join(peer::JoinError::Expired | peer::JoinError::Refused(_))
+            StartError::Join(
+                peer::JoinError::Expired | peer::JoinError::Refused(_) | peer::JoinError::NotAMember(_),
+            )
             | StartError::Token(_) => ErrorKind::Unauthorized,
             StartError::Change(_) => ErrorKind::Conflict,
             _ => ErrorKind::Internal,
@@ -45,14 +48,14 @@ impl From<StartError> for ControlError {
 }
 
 impl Node {
-    fn of_cluster(&self) -> Result<Arc<Member>, ControlError> {
+    pub(super) fn of_cluster(&self) -> Result<Arc<Member>, ControlError> {
         self.member().ok_or_else(|| {
             ControlError::new(ErrorKind::Unavailable, "this node is of no cluster yet, or still starting")
         })
     }
 
     /// A member by its name or its id of 16 hexadecimal digits.
-    fn find(member: &Member, wanted: &str) -> Result<NodeId, ControlError> {
+    pub(super) fn find(member: &Member, wanted: &str) -> Result<NodeId, ControlError> {
         let status = member.raft.status();
         let found: Vec<NodeId> = status
             .members()
@@ -93,6 +96,7 @@ impl Node {
         let state = member.broker.state();
         answer.term = status.term;
         answer.feature_level = state.feature_level();
+        answer.ca = Some(member.channels.identity().keyring.standing().current.to_string());
         let last = status.last_log.unwrap_or(0).max(status.committed.unwrap_or(0));
         for peer in status.members() {
             let known = state.node(peer.node);
@@ -111,6 +115,7 @@ impl Node {
                 name: peer.name.clone(),
                 role: if status.is_voter(peer.node) { Role::Voter } else { Role::Learner },
                 state: if known.is_some_and(|n| n.up) { MemberState::Up } else { MemberState::Down },
+                draining: state.draining(peer.node).is_some(),
                 peer_addr: member.channels.address(peer.node).unwrap_or_else(|| peer.peer_addr.clone()),
                 api_addr: info.api_addr,
                 mqtt_addr: info.mqtt_addr,
@@ -154,9 +159,37 @@ impl Node {
             subscriptions: info.subscriptions as u64,
             queued: info.queued as u64,
             queued_bytes: info.queued_bytes as u64,
-            username: conn.as_ref().and_then(|conn| conn.identity()).map(|name| name.to_string()),
+            username: conn
+                .as_ref()
+                .and_then(|conn| conn.principal())
+                .map(|principal| principal.name.to_string()),
             address: conn.map(|conn| conn.peer()),
         }
+    }
+}
+
+async fn ca_status(member: &Member) -> CaStatus {
+    let mut members: Vec<CaMember> = member
+        .raft
+        .standings()
+        .await
+        .into_iter()
+        .map(|(peer, standing)| CaMember {
+            name: peer.name,
+            state: match standing {
+                None => CaState::Unreachable,
+                Some(peer::Standing { old: Some(_), .. }) => CaState::TrustsOld,
+                Some(peer::Standing { next: Some(_), .. }) => CaState::TrustsNext,
+                Some(_) => CaState::Settled,
+            },
+            fingerprint: standing.map(|standing| standing.current.to_string()),
+        })
+        .collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    CaStatus {
+        fingerprint: member.channels.identity().keyring.standing().current.to_string(),
+        rotating: members.iter().any(|m| matches!(m.state, CaState::TrustsNext | CaState::TrustsOld)),
+        members,
     }
 }
 
@@ -244,6 +277,21 @@ impl Control for Arc<Node> {
         })
     }
 
+    fn ca(&self) -> Answer<'_, CaStatus> {
+        Box::pin(async { Ok(ca_status(&*self.of_cluster()?).await) })
+    }
+
+    fn rotate_ca(&self, force: bool) -> Answer<'_, CaStatus> {
+        Box::pin(async move {
+            let member = self.of_cluster()?;
+            let standing = member.channels.identity().keyring.standing();
+            // The one before a rotation that has to be gone on with.
+            let from = standing.old.unwrap_or(standing.current);
+            member.raft.change(Change::Rotate { from, force }).await?;
+            Ok(ca_status(&member).await)
+        })
+    }
+
     fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
         let trouble = self.disk().trouble();
@@ -267,6 +315,9 @@ impl Control for Arc<Node> {
                     reasons.push("not listening yet");
                 }
             }
+        }
+        if self.member().is_some_and(|member| member.broker.is_draining()) {
+            reasons.push("letting its clients go");
         }
         if self.is_stopping() {
             reasons.push("stopping");

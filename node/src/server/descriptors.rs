@@ -7,8 +7,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const RESERVED_MIN: u64 = 64;
 const RESERVED_MAX: u64 = 1_024;
 
+/// Beyond those that clients may have, for being told that there is no room: this part of them, within
+/// these bounds.
+const SURPLUS_PART: u32 = 16;
+const SURPLUS_MIN: u32 = 8;
+const SURPLUS_MAX: u32 = 256;
+
+/// Connections that may exist beside as many of clients, to be told that there is no room.
+pub fn surplus(clients: u32) -> u32 {
+    (clients / SURPLUS_PART).clamp(SURPLUS_MIN, SURPLUS_MAX)
+}
+
 /// Raises the process's own bound as far as the system allows, and returns how many connections of
-/// clients it has room for, at most `wanted`. Without room for its log and its peers a node would
+/// clients it has room for, at most `wanted`, and [`surplus`] of them besides. Without room for its log and its peers a node would
 /// leave the cluster because of too many clients.
 pub fn room_for_clients(wanted: u32) -> u32 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -17,6 +28,7 @@ pub fn room_for_clients(wanted: u32) -> u32 {
         current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let Some(descriptors) = (if raised { maximum } else { current }) else { return wanted };
     let room = without_reserve(descriptors);
+    let room = room.saturating_sub(surplus(room)).max(1);
     if room < wanted {
         tracing::warn!(
             "limits.max_connections is {wanted}, but with {descriptors} descriptors there is room for {room} \
@@ -42,5 +54,6 @@ mod tests {
             assert_eq!(without_reserve(descriptors), room, "{descriptors}");
         }
         assert_eq!(room_for_clients(1), 1);
+        assert_eq!([1, 1_000, 1_000_000].map(surplus), [8, 62, 256]);
     }
 }

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::auth::UsersFileError;
+use crate::auth::{BadSetting, UsersFileError};
 use crate::net::{BindError, TlsFileError};
-use crate::peer::{BadToken, JoinError};
+use crate::peer::{AuthorityError, BadToken, JoinError, StepError};
 use crate::raft;
 use crate::store::OpenError;
 
@@ -20,10 +20,10 @@ pub enum StartError {
     Certificate(#[from] TlsFileError),
     #[error(transparent)]
     Open(OpenError),
-    #[error(
-        "{0}: it belongs to a cluster, but the cluster's secret is missing; restore it, or empty the directory and join again"
-    )]
-    NoSecret(String),
+    #[error("{path}: {why}; restore the file, or empty the data directory and let the node join again")]
+    Keys { path: String, why: AuthorityError },
+    #[error("this node's keys cannot be made: {0}")]
+    NewKeys(#[from] StepError),
     #[error(transparent)]
     Consensus(#[from] raft::StartError),
     #[error("cannot run: {0}")]
@@ -34,6 +34,8 @@ pub enum StartError {
     Token(#[from] BadToken),
     #[error("auth.scram_users_file: {0}")]
     Users(#[from] UsersFileError),
+    #[error("auth: {0}")]
+    Authenticator(#[from] BadSetting),
     #[error("cannot join the cluster: {0}")]
     Join(#[from] JoinError),
     #[error("{0}")]

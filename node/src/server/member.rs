@@ -12,13 +12,14 @@ use tonic::service::interceptor::InterceptedService;
 use tracing::{error, info};
 
 use super::disk::Disk;
+use super::drain;
 use super::error::StartError;
 use super::host::Host;
-use crate::broker::{Applier, Broker, LapseRules, Wiring};
+use crate::broker::{Applier, Broker, LapseRules, Permissions, Wiring};
 use crate::env;
 use crate::peer::forward::{ForwardConfig, Forwarder};
 use crate::peer::lease::{Lease, LeaseTimes};
-use crate::peer::{self, Channels, ClusterId, Connector, Secret, Verifier};
+use crate::peer::{self, Channels, Connector, Keyring, Verifier};
 use crate::raft::{self, Machine, NodeConfig, Proposer, RaftLog, Snapshots};
 use crate::session;
 use crate::state::{LogIndex, NodeId, NodeInfo, Stock};
@@ -30,8 +31,7 @@ const REBIRTH_PAUSE: Duration = Duration::from_secs(1);
 /// What a member is made of.
 pub struct Parts {
     pub identity: Arc<Identity>,
-    pub cluster: ClusterId,
-    pub secret: Secret,
+    pub keyring: Keyring,
     /// How others see this node.
     pub info: NodeInfo,
     pub consensus: NodeConfig,
@@ -44,6 +44,8 @@ pub struct Parts {
     pub known: Vec<(NodeId, String)>,
     /// What is done without a lease.
     pub lapse: LapseRules,
+    /// What clients may do that no rule says anything of.
+    pub permissions: Permissions,
     pub disk: Arc<Disk>,
     /// Where consensus, gRPC and `apply` run.
     pub runtime: Handle,
@@ -79,10 +81,10 @@ impl Member {
         let me = parts.identity.node_id();
         let (stop, stopped) = watch::channel(false);
         let identity = peer::Identity {
-            cluster: parts.cluster,
+            cluster: parts.keyring.cluster(),
             node: me,
             advertised: parts.info.peer_addr.clone(),
-            secret: parts.secret,
+            keyring: parts.keyring,
         };
         let channels = Channels::new(identity, parts.connector, parts.runtime.clone());
         for (node, addr) in &parts.known {
@@ -136,6 +138,7 @@ impl Member {
             forwarder,
             lease: lease.clone(),
             lapse: parts.lapse,
+            permissions: parts.permissions,
             disk_is_short: Box::new(move || parts.disk.is_short()),
             runtime: runtime.clone(),
             sharing,
@@ -154,7 +157,8 @@ impl Member {
         )));
         env::spawn(raft::scoped(broker.clone().tend_lapses(stopped.clone())));
         env::spawn(raft::scoped(broker.clone().send_progress(stopped.clone())));
-        env::spawn(raft::scoped(broker.put_queues_away(stopped.clone())));
+        env::spawn(raft::scoped(broker.clone().put_queues_away(stopped.clone())));
+        env::spawn(raft::scoped(drain::tend(broker, raft.clone(), stopped.clone())));
         env::spawn(raft::scoped(follow_applied(raft, lease, stopped)));
         Ok(member)
     }

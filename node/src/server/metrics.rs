@@ -9,7 +9,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::node::Node;
+use super::overload::Overload;
+use crate::auth::{Chain, Count};
 use crate::mqtt::ReasonCode;
+use crate::overload::Level;
 use crate::session::Metric;
 
 /// Reads the node's counters whenever they are asked for.
@@ -26,6 +29,18 @@ const COUNTERS: &[(Metric, &str, &str)] = &[
     (Metric::SocketsAccepted, "sockets_accepted", "Sockets accepted from clients"),
     (Metric::SocketsRefused, "sockets_refused", "Sockets closed before their CONNECT for want of room"),
     (Metric::TlsFailures, "tls_failures", "Sockets closed because the client broke TLS or did not speak it"),
+    (
+        Metric::ProxySourcesRefused,
+        "proxy_sources_refused",
+        "Sockets closed because they came to a listener for proxies from elsewhere",
+    ),
+    (
+        Metric::ProxyHeadersRefused,
+        "proxy_headers_refused",
+        "Sockets of proxies closed because they did not begin with a PROXY header",
+    ),
+    (Metric::AddressesRefused, "addresses_refused", "Sockets closed because of the client's address"),
+    (Metric::OriginsRefused, "origins_refused", "WebSockets refused because of the page they are from"),
     (Metric::ConnectAccepted, "connects_accepted", "CONNECTs that were let in"),
     (Metric::ConnectRefused, "connects_refused", "CONNECTs that were refused"),
     (Metric::ConnectTimeouts, "connect_timeouts", "Sockets closed because no CONNECT came in time"),
@@ -47,6 +62,17 @@ const COUNTERS: &[(Metric, &str, &str)] = &[
         Metric::AuthenticationFailures,
         "authentication_failures",
         "Clients turned away because they did not prove who they are",
+    ),
+    (Metric::AuthorizationsExpired, "authorizations_expired", "Connections whose authorization ran out"),
+    (Metric::PublishDenied, "publishes_denied", "PUBLISH packets that no rule allows"),
+    (Metric::SubscribeDenied, "subscriptions_denied", "Subscriptions that no rule allows"),
+    (Metric::Banned, "connects_banned", "CONNECTs of banned clients, users and addresses"),
+    (Metric::ConnectNoRoom, "connects_refused_overload", "CONNECTs refused with 0x97 for want of room"),
+    (Metric::ConnectRedirected, "connects_redirected", "CONNECTs sent to another node for want of room"),
+    (
+        Metric::PublishersSlowed,
+        "publishers_slowed",
+        "Times that a client was not read for a while because it published faster than it may",
     ),
 ];
 
@@ -79,6 +105,10 @@ impl Collector for NodeCollector {
                 ConstCounter::new(n).encode(family.encode_family(&labels)?)?;
             }
         }
+        for Count { name, help, value } in node.chain().into_iter().flat_map(Chain::metrics) {
+            counter(&mut encoder, name, help, value)?;
+        }
+        self::overload(&mut encoder, node.overload())?;
         let Some(member) = node.member() else { return Ok(()) };
         let counts = member.broker.state().counts();
         let forward = member.forwarder.stats();
@@ -110,6 +140,7 @@ impl Collector for NodeCollector {
                 "Streams to other nodes that go by way of a third, for want of a direct one",
                 forward.relayed_lanes,
             ),
+            ("draining", "1 while this node lets its clients go", u64::from(member.broker.is_draining())),
             ("leader", "1 on the node that leads", u64::from(member.raft.is_leader())),
             ("lease_valid", "1 while this node may acknowledge", u64::from(member.lease.is_valid())),
             ("disk_free_bytes", "Bytes free for this node's data", node.disk().free_bytes()),
@@ -123,6 +154,11 @@ impl Collector for NodeCollector {
             gauge(&mut encoder, name, help, value)?;
         }
         let counters = [
+            (
+                "connections_drained",
+                "Connections ended because this node let its clients go",
+                member.broker.clients_let_go(),
+            ),
             ("forwards_sent", "Publishes sent to other nodes", forward.sent),
             ("forwards_received", "Publishes received from other nodes", forward.received),
             ("forwards_dropped", "QoS 0 publishes to other nodes that were dropped", forward.dropped_qos0),
@@ -148,6 +184,34 @@ impl Collector for NodeCollector {
         }
         Ok(())
     }
+}
+
+fn overload(encoder: &mut DescriptorEncoder<'_>, overload: &Overload) -> fmt::Result {
+    let ((resident, limit), (loops, consensus)) = (overload.memory_bytes(), overload.lag_us());
+    let gauges = [
+        (
+            "overload_level",
+            "0 normal, 1 windows shrink, 2 accepting pauses, 3 clients are refused",
+            overload.level() as u64,
+        ),
+        ("memory_bytes", "Resident memory", resident),
+        ("memory_limit_bytes", "Memory that this node may use; 0: not known", limit),
+        ("event_loop_lag_microseconds", "Longest turn of an event loop in the last 100 ms", loops),
+        (
+            "consensus_lag_microseconds",
+            "How late tasks of consensus were at worst in the last 100 ms",
+            consensus,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        gauge(encoder, name, help, value)?;
+    }
+    counter(
+        encoder,
+        "accept_pauses",
+        "Times that accepting was paused by overload",
+        overload.reached(Level::Pause),
+    )
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

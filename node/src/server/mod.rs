@@ -1,15 +1,22 @@
 //! Start and stop of a node: the only place that knows all the others.
 
+mod access;
 mod control;
 mod descriptors;
 mod disk;
+mod drain;
 mod error;
 mod host;
 mod member;
 mod metrics;
 mod node;
+mod nodes;
+mod overload;
+mod service_manager;
+mod settings;
 
 use std::future::Future;
+use std::io::{IsTerminal as _, stdin};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +30,19 @@ pub use disk::Disk;
 pub use error::StartError;
 pub use member::{Member, Parts};
 pub use node::{Ended, Node};
+pub use overload::Overload;
 
 use crate::admin::{self, Hosts};
+use crate::auth::Network;
 use crate::config::Config;
 use crate::env;
-use crate::net::{Acceptor, Bound, Kind};
+use crate::net::{Acceptor, Bound, Kind, ListenerOptions, OriginPolicy, ProxySources};
 use crate::store::{DataDir, Identity};
 
 /// Threads of the runtime that consensus, gRPC and `apply` have to themselves.
 const CONSENSUS_THREADS: usize = 2;
-/// How long clients may take to be told that the node stops.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long clients that are left may take to be told that the node stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Everything a node listens on, bound before anything is started.
 struct Listeners {
@@ -85,7 +94,7 @@ async fn live(
         peer = info.peer_addr,
         "starting"
     );
-    let acceptors = listeners.mqtt.iter().filter_map(Bound::acceptor).cloned().collect();
+    let acceptors = listeners.mqtt.iter().filter_map(|bound| bound.options().acceptor.clone()).collect();
     reload_at_hangup(acceptors)?;
     let bound = (listeners.mqtt, listeners.peer);
     let node = Node::new(config, dir, identity, info, consensus, loops, bound);
@@ -96,6 +105,7 @@ async fn live(
         let _ = api_stopped.await;
     }));
     node.resume().await?;
+    service_manager::started();
     let ended = tokio::select! {
         () = shutdown => Ok(()),
         why = node.ended() => match why {
@@ -105,7 +115,8 @@ async fn live(
         },
     };
     info!("stopping");
-    node.stop(DRAIN).await;
+    service_manager::stopping();
+    node.stop(LAST_WORDS).await;
     drop(api_stop);
     if let Ok(Err(error)) = api.await {
         tracing::warn!(%error, "the HTTP API ended");
@@ -117,18 +128,37 @@ async fn live(
 async fn bind(config: &Config, loops: usize) -> Result<Listeners, StartError> {
     let mut mqtt = Vec::new();
     let (tcp, ws) = (&config.listeners.tcp, &config.listeners.ws);
-    for (address, kind, key, durability) in [
-        (tcp.bind, Kind::Tcp, "listeners.tcp.bind", tcp.durability),
-        (ws.bind, Kind::WebSocket, "listeners.ws.bind", ws.durability),
-    ] {
-        if let Some(address) = address {
-            mqtt.push(Bound::new(address, kind, key, loops)?.acknowledging(durability));
-        }
+    if let Some(address) = tcp.bind {
+        let options = ListenerOptions {
+            durability: tcp.durability,
+            share: Arc::new(tcp.share()),
+            proxies: proxies(tcp.proxy_protocol, &tcp.proxy_trusted),
+            ..ListenerOptions::new(Kind::Tcp)
+        };
+        mqtt.push(Bound::new(address, options, "listeners.tcp.bind", loops)?);
+    }
+    if let Some(address) = ws.bind {
+        let options = ListenerOptions {
+            durability: ws.durability,
+            share: Arc::new(ws.share()),
+            proxies: proxies(ws.proxy_protocol, &ws.proxy_trusted),
+            origins: Arc::new(OriginPolicy(ws.allowed_origins.clone())),
+            ..ListenerOptions::new(Kind::WebSocket)
+        };
+        mqtt.push(Bound::new(address, options, "listeners.ws.bind", loops)?);
     }
     for (address, section, key, kind, tls) in config.listeners.encrypted() {
         let files = tls.files(section);
         let acceptor = env::blocking(move || Acceptor::load(files, kind)).await?;
-        let bound = Bound::new(address, kind, key, loops)?.with_tls(acceptor).acknowledging(tls.durability);
+        let options = ListenerOptions {
+            acceptor: Some(acceptor),
+            durability: tls.durability,
+            share: Arc::new(tls.share()),
+            proxies: proxies(tls.proxy_protocol, &tls.proxy_trusted),
+            origins: Arc::new(OriginPolicy(tls.allowed_origins.clone())),
+            ..ListenerOptions::new(kind)
+        };
+        let bound = Bound::new(address, options, key, loops)?;
         info!(address = %bound.address(), "{section} is offered");
         mqtt.push(bound);
     }
@@ -140,15 +170,23 @@ async fn bind(config: &Config, loops: usize) -> Result<Listeners, StartError> {
     Ok(Listeners { mqtt, api, peer })
 }
 
-/// Reads the certificates again at every SIGHUP. Connections stay; without an encrypted listener
-/// the signal means what it means to other programs.
+fn proxies(used: bool, trusted: &[Network]) -> Option<ProxySources> {
+    used.then(|| ProxySources(trusted.to_owned()))
+}
+
+/// Reads the certificates again at every SIGHUP. Connections stay. On a terminal and without an
+/// encrypted listener the signal means what it means to other programs, the end of the terminal;
+/// from a service manager it never means the end.
 fn reload_at_hangup(acceptors: Vec<Arc<Acceptor>>) -> Result<(), StartError> {
-    if acceptors.is_empty() {
+    if acceptors.is_empty() && stdin().is_terminal() {
         return Ok(());
     }
     let mut hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
     env::spawn(async move {
         while hangups.recv().await.is_some() {
+            if acceptors.is_empty() {
+                info!("no listener has certificates to be read again");
+            }
             for acceptor in &acceptors {
                 let (acceptor, section) = (acceptor.clone(), acceptor.section());
                 match env::blocking(move || acceptor.reload()).await {

@@ -12,29 +12,31 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::access::access;
 use super::descriptors;
 use super::disk::{self, Disk};
+use super::drain;
 use super::error::StartError;
 use super::member::{Member, Parts};
 use super::metrics::NodeCollector;
+use super::overload::{self, Overload, Watched};
 use super::shown;
 use crate::admin;
-use crate::auth::scram::{Decoys, Scram};
-use crate::auth::{Access, UserTable};
+use crate::auth::Chain;
 use crate::broker::{Front, LapseRules};
 use crate::config::Config;
 use crate::env;
 use crate::net::{self, Bound, Kind};
-use crate::peer::{self, ClusterId, JoinToken, Secret};
+use crate::peer::{self, ClusterId, Connector, Grant, JoinToken, Keyring, Save, StepError};
 use crate::raft::{NodeConfig, Snapshots};
 use crate::session::{self, Context, Counters};
 use crate::state::{FEATURE_LEVEL, NodeId, NodeInfo, Stock};
-use crate::store::{
-    ClusterSecret, DataDir, Identity, KnownPeer, LogOptions, LogStore, OpenError, QueueFiles,
-};
+use crate::store::{ClusterKeys, DataDir, Identity, KnownPeer, LogOptions, LogStore, OpenError, QueueFiles};
 
 /// Between two attempts to join through the configured seeds.
 const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// Between two looks at whether all clients have gone.
+const GONE_LOOK: Duration = Duration::from_millis(10);
 /// A planned stop waits this long for its farewell to be committed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -56,11 +58,13 @@ pub fn describe(
         feature_level: FEATURE_LEVEL,
         limits: (&config.limits).into(),
         sharing: (&config.shared).into(),
+        server_reference: config.node.server_reference.clone(),
+        connections_max: descriptors::room_for_clients(config.limits.max_connections),
         ..NodeInfo::default()
     };
     info.limits.queue.when_full = config.mqtt.session_queue_full;
-    for bound in mqtt.iter().filter(|bound| bound.acceptor().is_none()) {
-        match bound.kind() {
+    for bound in mqtt.iter().filter(|bound| bound.options().acceptor.is_none()) {
+        match bound.options().kind {
             Kind::Tcp => info.mqtt_addr = shown(bound.address()),
             Kind::WebSocket => info.ws_addr = shown(bound.address()),
         }
@@ -95,9 +99,11 @@ pub struct Node {
     /// Forming or joining a cluster happens once at a time.
     forming: tokio::sync::Mutex<()>,
     listeners: Mutex<Option<(Vec<Bound>, TcpListener)>>,
-    mqtt: OnceLock<net::Server>,
+    mqtt: OnceLock<Arc<net::Server>>,
     context: OnceLock<Arc<Context>>,
+    chain: OnceLock<Chain>,
     disk: Arc<Disk>,
+    overload: Arc<Overload>,
     listening: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     ended: watch::Sender<Option<Ended>>,
@@ -126,7 +132,9 @@ impl Node {
             listeners: Mutex::new(Some((mqtt, peer))),
             mqtt: OnceLock::new(),
             context: OnceLock::new(),
+            chain: OnceLock::new(),
             disk: Arc::default(),
+            overload: Arc::default(),
             listening: watch::channel(false).0,
             stopping: watch::channel(false).0,
             ended: watch::channel(None).0,
@@ -162,12 +170,21 @@ impl Node {
         self.context.get().map(|context| &context.counters)
     }
 
+    /// How clients are judged, once they are.
+    pub fn chain(&self) -> Option<&Chain> {
+        self.chain.get()
+    }
+
     pub fn registry(&self) -> Option<&Registry> {
         self.registry.get()
     }
 
     pub fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    pub fn overload(&self) -> &Overload {
+        &self.overload
     }
 
     pub fn is_listening(&self) -> bool {
@@ -185,10 +202,9 @@ impl Node {
     /// What is on disk cannot be used, or the configured token is none.
     pub async fn resume(self: &Arc<Self>) -> Result<(), StartError> {
         if let Some(cluster) = self.identity.cluster_id() {
-            let secret =
-                self.identity.secret().ok_or_else(|| StartError::NoSecret(shown(self.dir.root())))?;
+            let keyring = self.saved_keyring(ClusterId(cluster))?;
             let known = self.identity.peers().into_iter().map(|(id, peer)| (id, peer.peer_addr)).collect();
-            return self.take_part(ClusterId(cluster), Secret::new(secret.0), known).await.map(drop);
+            return self.take_part(keyring, known).await.map(drop);
         }
         let Some(path) = &self.config.cluster.token_file else {
             info!("this node is of no cluster yet: `rookery cluster init` or `rookery cluster join`");
@@ -231,9 +247,9 @@ impl Node {
         }
         let random = |e: peer::NoRandomness| StartError::Runtime(std::io::Error::other(e));
         let cluster = ClusterId::generate().map_err(random)?;
-        let secret = Secret::generate().map_err(random)?;
-        self.remember(cluster, &secret).await?;
-        let member = self.take_part(cluster, secret, Vec::new()).await?;
+        let grant = Grant::generate(cluster).map_err(StepError::from)?;
+        let keyring = self.remember(cluster, grant).await?;
+        let member = self.take_part(keyring, Vec::new()).await?;
         member.raft.initialize(self.as_peer()).await.map_err(|e| StartError::Change(e.to_string()))?;
         info!(cluster = cluster.to_string(), "formed a new cluster");
         Ok(true)
@@ -247,7 +263,7 @@ impl Node {
         let _one_at_a_time = self.forming.lock().await;
         match self.identity.cluster_id() {
             None => {}
-            Some(cluster) if cluster == token.cluster.0 => return Ok(()),
+            Some(cluster) if cluster == token.cluster.0 => return self.join_again(token).await,
             Some(cluster) => {
                 return Err(StartError::Change(format!(
                     "this node is of cluster {}, the token is for {}; empty its data directory to move it",
@@ -256,16 +272,31 @@ impl Node {
                 )));
             }
         }
-        let joined = peer::join(token, &self.as_peer(), &peer::connector(), &self.runtime).await?;
-        self.remember(joined.cluster, &joined.secret).await?;
+        let joined = peer::join(token, &self.as_peer(), &self.runtime).await?;
+        let keyring = self.remember(joined.cluster, joined.grant).await?;
         let known = joined
             .members
             .into_iter()
             .filter(|member| member.node != self.id())
             .map(|member| (member.node, member.peer_addr))
             .collect();
-        self.take_part(joined.cluster, joined.secret, known).await?;
+        self.take_part(keyring, known).await?;
         info!(cluster = joined.cluster.to_string(), "joined");
+        Ok(())
+    }
+
+    /// A member that was away while the cluster's CA was replaced is let in again.
+    async fn join_again(&self, token: &JoinToken) -> Result<(), StartError> {
+        let Some(member) = self.member() else { return Ok(()) };
+        let keyring = member.channels.identity().keyring.clone();
+        if keyring.authority(token.ca).is_some() {
+            return Ok(());
+        }
+        let joined = peer::join(token, &self.as_peer(), &self.runtime).await?;
+        let replaced = keyring.clone();
+        env::blocking(move || replaced.replace(joined.grant)).await?;
+        keyring.renew_connections().await;
+        info!(ca = %token.ca, "let in again, with the cluster's new CA");
         Ok(())
     }
 
@@ -273,17 +304,32 @@ impl Node {
         peer::Member { node: self.id(), name: self.info.name.clone(), peer_addr: self.info.peer_addr.clone() }
     }
 
-    async fn remember(&self, cluster: ClusterId, secret: &Secret) -> Result<(), StartError> {
-        let (identity, secret) = (self.identity.clone(), ClusterSecret(*secret.expose()));
-        env::blocking(move || identity.join_cluster(cluster.0, &secret)).await.map_err(StartError::Runtime)
+    async fn remember(&self, cluster: ClusterId, grant: Grant) -> Result<Keyring, StartError> {
+        let (identity, node, save) = (self.identity.clone(), self.id(), self.saving());
+        env::blocking(move || {
+            let keyring = Keyring::new(cluster, node, grant, save)?;
+            identity.join_cluster(cluster.0).map_err(StartError::Runtime)?;
+            Ok(keyring)
+        })
+        .await
+    }
+
+    fn saved_keyring(&self, cluster: ClusterId) -> Result<Keyring, StartError> {
+        let saved = self.identity.keys().map_or_else(Vec::new, |keys| keys.0);
+        let damaged = |why| StartError::Keys { path: shown(&self.dir.keys()), why };
+        Keyring::load(cluster, self.id(), &saved, self.saving()).map_err(damaged)
+    }
+
+    fn saving(&self) -> Save {
+        let identity = self.identity.clone();
+        Box::new(move |keys| identity.set_keys(ClusterKeys(keys.to_vec())))
     }
 
     /// Starts consensus and the peer listener, and opens the clients' listeners once this node's
     /// life has begun.
     async fn take_part(
         self: &Arc<Self>,
-        cluster: ClusterId,
-        secret: Secret,
+        keyring: Keyring,
         known: Vec<(NodeId, String)>,
     ) -> Result<Arc<Member>, StartError> {
         let (log, snapshots, stock, incoming) = self.open_stores().await?;
@@ -302,20 +348,20 @@ impl Node {
         };
         let member = Member::start(Parts {
             identity: self.identity.clone(),
-            cluster,
-            secret,
+            keyring: keyring.clone(),
             info: self.info.clone(),
             consensus,
             log,
             snapshots,
             stock,
-            connector: peer::connector(),
+            connector: Connector::new(&keyring),
             known,
             disk: self.disk.clone(),
             lapse: LapseRules {
                 minority: cluster_config.minority,
                 patience_ms: cluster_config.lease_patience_ms,
             },
+            permissions: (&self.config).into(),
             runtime: self.runtime.clone(),
         })
         .await?;
@@ -329,7 +375,7 @@ impl Node {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = peer::serve(routes, peer::incoming(peer), stopped).await {
+            if let Err(error) = peer::serve(routes, peer::incoming(peer, keyring), stopped).await {
                 error!(%error, "the peer listener ended");
             }
         });
@@ -370,37 +416,40 @@ impl Node {
     }
 
     async fn open(&self, member: &Arc<Member>, mqtt: Vec<Bound>) -> Result<(), StartError> {
-        let front = Front::new(member.broker.clone(), self.access().await?);
+        let seed = member.channels.identity().keyring.seed();
+        let access = access(&self.config, &member.broker, &seed, &self.runtime).await?;
+        let _ = self.chain.set(access.chain().clone());
+        let front = Front::new(member.broker.clone(), access);
         let mut limits = session::Limits::from(&self.config.limits);
         limits.check_payload_format = self.config.mqtt.check_payload_format;
-        limits.connections_max = descriptors::room_for_clients(limits.connections_max);
+        limits.connections_max = self.info.connections_max;
+        limits.surplus_max = descriptors::surplus(limits.connections_max);
         let context = Context::new(limits, Arc::new(front));
         let server = net::Server::start(&context, self.loops).map_err(StartError::Runtime)?;
-        let _ = self.context.set(context);
+        let _ = self.context.set(context.clone());
         for bound in mqtt {
             server.open(bound).map_err(StartError::Runtime)?;
         }
+        let server = Arc::new(server);
+        let watched = Watched {
+            overload: self.overload.clone(),
+            context,
+            server: Arc::downgrade(&server),
+            member: member.clone(),
+            memory_max_bytes: self.config.limits.max_memory_bytes,
+        };
+        overload::watch(watched, &self.runtime, self.stopping.subscribe()).map_err(StartError::Runtime)?;
         let _ = self.mqtt.set(server);
         self.listening.send_replace(true);
         Ok(())
     }
 
-    /// Who may be a client, as the configuration says.
-    async fn access(&self) -> Result<Access, StartError> {
-        let auth = &self.config.auth;
-        let access = Access::new(auth.required);
-        let Some(path) = auth.scram_users_file.clone() else { return Ok(access) };
-        let users = env::blocking(move || UserTable::load(&path)).await?;
-        info!(users = users.len(), "clients may authenticate themselves by SCRAM-SHA-256");
-        // All nodes of a cluster have it, so that they make the same of a user that does not exist.
-        let secret = self.identity.secret().ok_or_else(|| StartError::NoSecret(shown(self.dir.root())))?;
-        Ok(access.with(Scram::new(Arc::new(users), Decoys::new(&secret.0))))
-    }
-
     async fn notice_removal(self: Arc<Self>, member: Arc<Member>) {
         let mut removed = member.channels.removed();
         let Ok(why) = removed.wait_for(Option::is_some).await.map(|why| why.clone()) else { return };
-        self.no_member(Ended::Forgotten(why.unwrap_or_default())).await;
+        let wanted = member.broker.is_leaving();
+        let forgotten = || Ended::Forgotten(why.unwrap_or_default());
+        self.no_member(if wanted { Ended::Left } else { forgotten() }).await;
     }
 
     /// A node without consensus must not stay: it would neither serve nor be missed.
@@ -447,12 +496,14 @@ impl Node {
         self.listening.subscribe()
     }
 
-    /// A planned stop: clients are told, the cluster hears a farewell, a leader hands over.
-    pub async fn stop(&self, drain: Duration) {
+    /// A planned stop: clients go as from a node that drains, those that are left are told within
+    /// `last_words`, the cluster hears a farewell, a leader hands over.
+    pub async fn stop(&self, last_words: Duration) {
         if let Some(member) = self.member() {
             member.broker.stop();
+            self.let_clients_go(&member).await;
         }
-        let _ = tokio::task::block_in_place(|| self.mqtt.get().map(|server| server.drain(drain)));
+        let _ = tokio::task::block_in_place(|| self.mqtt.get().map(|server| server.drain(last_words)));
         self.listening.send_replace(false);
         if let Some(member) = self.member() {
             // Without it the others wait for this node's lease to run out.
@@ -463,6 +514,20 @@ impl Node {
             member.stop().await;
         }
         self.stopping.send_replace(true);
+    }
+
+    /// At the pace that is configured, but within the time that there is.
+    async fn let_clients_go(&self, member: &Member) {
+        let within = Duration::from_millis(self.config.drain.stop_within_ms.into());
+        let clients = member.broker.clients().len();
+        if clients == 0 || within.is_zero() {
+            return;
+        }
+        member.broker.drain_to_stop(drain::rate_to_end_within(clients, self.config.drain.rate, within));
+        let deadline = env::now() + within;
+        while !member.broker.clients().is_empty() && env::now() < deadline {
+            tokio::time::sleep(GONE_LOOK).await;
+        }
     }
 }
 

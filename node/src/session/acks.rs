@@ -119,6 +119,7 @@ impl Conn {
     pub(super) fn receive(self: &Arc<Self>, packet_id: u16, exactly_once: bool) -> Receive {
         let version = self.version();
         let maximum = usize::from(self.limits().receive_maximum);
+        let window = usize::from(self.context().pressure.window(self.limits().receive_maximum));
         let remember = !self.is_persistent();
         self.with_out(|out| {
             if out.flags.has(Flags::CLOSING) {
@@ -138,7 +139,7 @@ impl Conn {
                 receiving.received.insert(packet_id);
             }
             let ticket = receiving.push(packet_id, exactly_once, None);
-            Receive::New { ticket, check_stall: receiving.owed.len() >= maximum }
+            Receive::New { ticket, check_stall: receiving.owed.len() >= window }
         })
     }
 
@@ -312,11 +313,14 @@ impl Conn {
         let Some(receiving) = out.cold.as_ref().and_then(|cold| cold.receiving.as_ref()) else {
             return false;
         };
-        // A 5.0 client is bound by its quota, and is told when it breaks it.
+        // A 5.0 client is bound by its quota, and is told when it breaks it. Only a hard-pressed node
+        // takes less than it has granted.
+        let window = self.context().pressure.window(limits.receive_maximum);
+        let is_bound = self.version() != Version::V5 || window < limits.receive_maximum;
         receiving.requests >= limits.requests_max
             || receiving.publish_must_wait()
             || receiving.subscription_waits
-            || (self.version() != Version::V5 && receiving.owed.len() >= usize::from(limits.receive_maximum))
+            || (is_bound && receiving.owed.len() >= usize::from(window))
     }
 }
 

@@ -1,13 +1,16 @@
 //! One client's connection, as everybody but its owner sees it.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use once_cell::race::OnceBox;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::deliver::Sending;
 use super::outbound::{Flags, Greeting, Outbound};
 use super::{Context, Durability, Ended, Grant, Limits, Link, Metric, PublishOrder, pool, turn};
+use crate::auth::{Certificate, Principal};
 use crate::mqtt::{ConnAck, Connect, Disconnect, ReasonCode, UserProperties, Version, encode};
 use crate::state::Incarnation;
 
@@ -32,6 +35,8 @@ pub struct Conn {
     id: u64,
     link: Arc<dyn Link>,
     client: OnceLock<Arc<str>>,
+    /// Who the client has proved to be; unset: nobody in particular.
+    pub(super) principal: OnceBox<Principal>,
     incarnation: AtomicU64,
     pub(super) out: Mutex<Outbound>,
     order: Mutex<Option<Box<PublishOrder>>>,
@@ -57,6 +62,7 @@ impl Conn {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             link,
             client: OnceLock::new(),
+            principal: OnceBox::new(),
             incarnation: AtomicU64::new(0),
             out: Mutex::new(Outbound::default()),
             order: Mutex::new(None),
@@ -107,6 +113,17 @@ impl Conn {
     /// Nothing is sent on it any more.
     pub fn is_closing(&self) -> bool {
         self.out.lock().flags.has(Flags::CLOSING)
+    }
+
+    /// Where the client is; behind a proxy that says so, not the proxy. `None`: nowhere, or its
+    /// socket has failed.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.link.address()
+    }
+
+    /// The names in the client's certificate, which was verified; `None`: it has shown none.
+    pub fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.link.certificate()
     }
 
     /// The client's address, for logs and display.
@@ -167,7 +184,7 @@ impl Conn {
             let ack = ConnAck {
                 session_present: grant.session_present,
                 session_expiry_s: (grant.expiry_s != greeting.expiry_asked_s).then_some(grant.expiry_s),
-                receive_maximum: limits.receive_maximum,
+                receive_maximum: self.context().pressure.window(limits.receive_maximum),
                 maximum_packet_size: Some(limits.packet_max_bytes),
                 assigned_client_id: grant.assigned.then_some(&*grant.client_id),
                 topic_alias_maximum: limits.topic_alias_max,
@@ -208,15 +225,33 @@ impl Conn {
     /// Answers CONNECT: the client is not let in [MQTT-3.1.4-2]. A 3.x client is told the nearest
     /// return code that its version has, or none.
     pub fn refuse(self: &Arc<Self>, reason: ReasonCode) {
-        self.refuse_with(reason, None);
+        self.refuse_with(reason, None, None);
     }
 
     /// As [`refuse`](Self::refuse), with words for a 5.0 client.
     pub fn refuse_saying(self: &Arc<Self>, reason: ReasonCode, what: &str) {
-        self.refuse_with(reason, Some(what));
+        self.refuse_with(reason, Some(what), None);
     }
 
-    fn refuse_with(self: &Arc<Self>, reason: ReasonCode, what: Option<&str>) {
+    /// Answers CONNECT: there is no room here. A 5.0 client is told where there is, if anywhere
+    /// [MQTT 5.0, 4.11].
+    pub(super) fn send_away(self: &Arc<Self>, what: &str) {
+        let elsewhere = self.context().pressure.elsewhere().filter(|_| self.version() == Version::V5);
+        let (reason, metric) = match elsewhere {
+            Some(_) => (ReasonCode::UseAnotherServer, Metric::ConnectRedirected),
+            None => (ReasonCode::QuotaExceeded, Metric::ConnectNoRoom),
+        };
+        self.context().counters.increment(metric);
+        self.refuse_with(reason, Some(what), elsewhere.as_deref());
+    }
+
+    /// Whether there is room for one more client.
+    pub(super) fn has_room(&self) -> bool {
+        let Context { counters, limits, .. } = self.context();
+        counters.get(Metric::Connections) < u64::from(limits.connections_max) && !self.link.is_full()
+    }
+
+    fn refuse_with(self: &Arc<Self>, reason: ReasonCode, what: Option<&str>, server_reference: Option<&str>) {
         let version = self.version();
         let refused = self.with_out(|out| {
             let greeting = out.cold.as_mut().and_then(|cold| cold.greeting.take());
@@ -224,7 +259,7 @@ impl Conn {
                 return false;
             }
             let maximum = out.maximum_packet;
-            let ack = ConnAck { reason_string: what, ..ConnAck::new(reason) };
+            let ack = ConnAck { reason_string: what, server_reference, ..ConnAck::new(reason) };
             if encode::connack(out.buffer(), version, &ack, maximum) {
                 out.packets += 1;
             }
@@ -244,26 +279,35 @@ impl Conn {
         self.version.store(version as u8, Ordering::Relaxed);
         self.out.lock().cold().greeting =
             Some(Box::new(Greeting { expiry_asked_s: 0, server_keep_alive_s: None, proof: None }));
-        self.refuse_with(reason, Some(what));
+        self.refuse_with(reason, Some(what), None);
     }
 
     /// Ends the connection for what the client did: refuses a CONNECT that waits for its answer,
     /// closes any other. `what` it was goes to a 5.0 client as the reason string.
     pub(super) fn reject(self: &Arc<Self>, reason: ReasonCode, what: &str) {
-        self.refuse_with(reason, Some(what));
-        self.close_with(Ended::Lost, reason, Some(what));
+        self.refuse_with(reason, Some(what), None);
+        self.close_with(
+            Ended::Lost,
+            Disconnect { reason, reason_string: Some(what), ..Disconnect::default() },
+        );
     }
 
     /// Closes the connection. An accepted 5.0 client is told `reason` by DISCONNECT, a 3.x client
     /// and one that waits for CONNACK see the close alone [MQTT-3.14.0-1]. `why` is what `ended`
     /// is told; the first close counts. The client has a moment to take what was sent before.
     pub fn close(self: &Arc<Self>, why: Ended, reason: ReasonCode) {
-        self.close_with(why, reason, None);
+        self.close_with(why, Disconnect { reason, ..Disconnect::default() });
     }
 
     /// As [`close`](Self::close), with words for a 5.0 client.
     pub fn close_saying(self: &Arc<Self>, why: Ended, reason: ReasonCode, what: &str) {
-        self.close_with(why, reason, Some(what));
+        self.close_with(why, Disconnect { reason, reason_string: Some(what), ..Disconnect::default() });
+    }
+
+    /// As [`close`](Self::close), for a client that shall go on elsewhere: a 5.0 client is told where,
+    /// if that is known [MQTT 5.0, 4.11].
+    pub fn let_go(self: &Arc<Self>, reason: ReasonCode, server_reference: Option<&str>) {
+        self.close_with(Ended::Server, Disconnect { reason, server_reference, ..Disconnect::default() });
     }
 
     /// Closes it to further packets after the client's own DISCONNECT; the end of the stream is
@@ -294,7 +338,7 @@ impl Conn {
         self.finish_if_closing();
     }
 
-    fn close_with(self: &Arc<Self>, why: Ended, reason: ReasonCode, what: Option<&str>) {
+    fn close_with(self: &Arc<Self>, why: Ended, disconnect: Disconnect<'_>) {
         let says_why = self.is_accepted() && self.version() == Version::V5;
         let closed = self.with_out(|out| {
             if out.flags.has(Flags::CLOSING) {
@@ -302,12 +346,11 @@ impl Conn {
             }
             if says_why {
                 let maximum = out.maximum_packet;
-                let disconnect = Disconnect { reason, reason_string: what, ..Disconnect::default() };
                 if encode::disconnect(out.buffer(), &disconnect, maximum) {
                     out.packets += 1;
                 }
             }
-            out.close_frame(reason);
+            out.close_frame(disconnect.reason);
             self.forbid_locked(out, why);
             true
         });

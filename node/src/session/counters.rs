@@ -20,6 +20,14 @@ pub enum Metric {
     SocketsRefused,
     /// Connections closed because their client broke TLS or did not speak it.
     TlsFailures,
+    /// Sockets that came to a listener for proxies from where none is trusted.
+    ProxySourcesRefused,
+    /// Sockets of trusted proxies that did not begin with a PROXY header.
+    ProxyHeadersRefused,
+    /// Sockets whose address is not admitted.
+    AddressesRefused,
+    /// WebSockets of pages that may not open one.
+    OriginsRefused,
     ConnectAccepted,
     ConnectRefused,
     ConnectTimeouts,
@@ -44,19 +52,36 @@ pub enum Metric {
     UnknownPacketIds,
     /// Clients that were turned away because they did not prove who they are.
     AuthenticationFailures,
+    /// Clients that were let in for a time, which was over.
+    AuthorizationsExpired,
+    /// Publishes and subscriptions that no rule allows.
+    PublishDenied,
+    SubscribeDenied,
+    /// Clients that are banned, on arrival.
+    Banned,
+    /// CONNECTs that found no room and were refused.
+    ConnectNoRoom,
+    /// CONNECTs that found no room and were sent to another node.
+    ConnectRedirected,
+    /// Times that a client was not read for a while because of its rate of publishes.
+    PublishersSlowed,
 }
 
 impl Metric {
     pub const COUNT: usize = Self::ALL.len();
 
     /// In the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 35] = [
         Self::Sockets,
         Self::Handshakes,
         Self::Connections,
         Self::SocketsAccepted,
         Self::SocketsRefused,
         Self::TlsFailures,
+        Self::ProxySourcesRefused,
+        Self::ProxyHeadersRefused,
+        Self::AddressesRefused,
+        Self::OriginsRefused,
         Self::ConnectAccepted,
         Self::ConnectRefused,
         Self::ConnectTimeouts,
@@ -75,6 +100,13 @@ impl Metric {
         Self::DroppedClosed,
         Self::UnknownPacketIds,
         Self::AuthenticationFailures,
+        Self::AuthorizationsExpired,
+        Self::PublishDenied,
+        Self::SubscribeDenied,
+        Self::Banned,
+        Self::ConnectNoRoom,
+        Self::ConnectRedirected,
+        Self::PublishersSlowed,
     ];
 
     /// It goes down, too.

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod connecting;
+mod pace;
 mod publishing;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use self::authentication::{Authentication, TOO_EARLY};
+use self::pace::Pace;
 use super::deliver::ClientAck;
 use super::{Conn, Ended, Metric, SubscribeItem, admission, pool};
 use crate::mqtt::{
@@ -71,8 +73,10 @@ pub struct Inbound {
     /// What is left of this turn's.
     budget: u16,
     phase: Phase,
-    /// Not read because of its backlog, since `since_ms`.
+    /// Not read because of its backlog, since `since_ms`, or because it is slowed.
     stalled: bool,
+    /// It has published faster than it may.
+    slowed: bool,
     /// CONNECT asked for a session that ends with the connection.
     expires_at_once: bool,
     /// `Service::connect` was called and `Service::ended` was not.
@@ -91,6 +95,9 @@ struct Rare {
     /// The client's own DISCONNECT.
     farewell: Option<Ended>,
     authentication: Option<Authentication>,
+    /// When the client's right to be connected ends.
+    expires_ms: Option<u64>,
+    pace: Pace,
 }
 
 /// What one batch of bytes amounts to.
@@ -117,6 +124,7 @@ impl Inbound {
             budget: TURN_BUDGET,
             phase: Phase::Fresh,
             stalled: false,
+            slowed: false,
             expires_at_once: true,
             known: false,
             subscribing: false,
@@ -194,7 +202,8 @@ impl Inbound {
     pub fn attend(&mut self, conn: &Arc<Conn>, now_ms: u64) -> Flow {
         self.begin_turn();
         self.follow(conn, now_ms);
-        if self.stalled && !conn.must_stall() {
+        self.end_slowness(conn, now_ms);
+        if self.stalled && !self.slowed && !conn.must_stall() {
             self.stalled = false;
             self.unchecked = true;
             if self.phase == Phase::Open {
@@ -241,6 +250,8 @@ impl Inbound {
         let deadline_ms = match self.phase {
             Phase::Over => return None,
             Phase::Waiting => Some(self.since_ms + u64::from(limits.answer_timeout_ms)),
+            // It is not read for no fault of its reading; that has its own end.
+            Phase::Open if self.slowed => None,
             Phase::Open if self.stalled => Some(self.since_ms + u64::from(limits.stall_timeout_ms)),
             // One and a half times the Keep Alive [MQTT-3.1.2-22].
             Phase::Open if self.keep_alive_s > 0 => Some(self.since_ms + u64::from(self.keep_alive_s) * 1500),
@@ -253,10 +264,16 @@ impl Inbound {
             self.turn_away(conn, authentication::STALLED);
             return None;
         }
+        let expires_ms = self.rare.as_ref().and_then(|rare| rare.expires_ms);
+        if expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
+            self.expire(conn);
+            return None;
+        }
         let idle_ms = now_ms + IDLE_CHECK_MS;
         if deadline_ms.is_none_or(|deadline_ms| now_ms < deadline_ms) {
             conn.shrink();
-            let next_ms = [deadline_ms, renewal_ms].into_iter().flatten().min();
+            let slowed_ms = self.slowed_until_ms(conn, now_ms);
+            let next_ms = [deadline_ms, renewal_ms, slowed_ms, expires_ms].into_iter().flatten().min();
             return Some(next_ms.map_or(idle_ms, |next_ms| next_ms.min(idle_ms)));
         }
         match self.phase {
@@ -426,7 +443,7 @@ impl Inbound {
 
     fn stall_if_overloaded(&mut self, conn: &Arc<Conn>) {
         // `since_ms` is, or is made, the time of what brought it about.
-        self.stalled = conn.must_stall();
+        self.stalled |= conn.must_stall();
     }
 
     fn fail(&mut self, conn: &Arc<Conn>, fault: DecodeError, batch: &mut Batch) {
@@ -471,7 +488,10 @@ impl Inbound {
         batch: &mut Batch,
     ) -> Result<(), DecodeError> {
         match packet {
-            Packet::Publish(publish) => self.publish(conn, &publish, batch),
+            Packet::Publish(publish) => {
+                self.keep_pace(conn, bytes.len(), batch.now_ms);
+                self.publish(conn, &publish, batch)
+            }
             Packet::PubAck(ack) => client_ack(conn, ClientAck::Ack, &ack, batch),
             Packet::PubRec(ack) => client_ack(conn, ClientAck::Rec, &ack, batch),
             Packet::PubComp(ack) => client_ack(conn, ClientAck::Comp, &ack, batch),

@@ -1,5 +1,7 @@
 //! Bounds of one connection and of all connections together.
 
+use crate::overload::Rate;
+
 /// What a connection may use. Every value is a hard bound; the defaults suit clients in the
 /// open. Taken over by each connection when it is made, so a change applies to new ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,23 @@ pub struct Limits {
     pub handshakes_max: u32,
     /// Client connections in the whole process.
     pub connections_max: u32,
+    /// Sockets beyond that, which are only told that there is no room.
+    pub surplus_max: u32,
+    /// New connections in the whole process; what is beyond waits in the system's backlog. `None`:
+    /// as many as come.
+    pub accept_rate: Option<Rate>,
+    /// PUBLISH packets of one client; beyond it the client is not read for a while. `None`: as many
+    /// as come.
+    pub publish_rate: Option<Rate>,
+    /// Bytes of the PUBLISH packets of one client, as `publish_rate`.
+    pub publish_bytes_rate: Option<Rate>,
+}
+
+impl Limits {
+    /// As many as come in this time may come at once, milliseconds.
+    pub const ACCEPT_BURST_MS: u64 = 100;
+    /// The same of what one client publishes.
+    pub const PUBLISH_BURST_MS: u64 = 1_000;
 }
 
 impl Default for Limits {
@@ -98,6 +117,10 @@ impl Default for Limits {
             linger_ms: 1_000,
             handshakes_max: 10_000,
             connections_max: 1_000_000,
+            surplus_max: 256,
+            accept_rate: None,
+            publish_rate: None,
+            publish_bytes_rate: None,
         }
     }
 }

@@ -1,20 +1,24 @@
 //! What a connection needs of the front end that carries its bytes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Counters, Durability, Limits, Service};
+use crate::auth::Certificate;
+use crate::overload::Pressure;
 
 /// What all connections of a process share.
 pub struct Context {
     pub limits: Limits,
     pub counters: Counters,
+    pub pressure: Pressure,
     pub service: Arc<dyn Service>,
 }
 
 impl Context {
     pub fn new(limits: Limits, service: Arc<dyn Service>) -> Arc<Self> {
-        Arc::new(Self { limits, counters: Counters::default(), service })
+        Arc::new(Self { limits, counters: Counters::default(), pressure: Pressure::default(), service })
     }
 }
 
@@ -54,6 +58,25 @@ pub trait Link: Send + Sync + 'static {
         Durability::Quorum
     }
 
-    /// The address of the client as the front end sees it, for logs.
-    fn peer(&self) -> String;
+    /// Where the client is, the address in its canonical form: an IPv4 address is never one of IPv6.
+    /// `None`: it has no address, or its socket has failed.
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// The names in the certificate that the client has shown, which was verified. `None` until the
+    /// TLS handshake is complete.
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        None
+    }
+
+    /// Whether the listener that the client came to has as many clients as it may have.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// The address of the client, for logs.
+    fn peer(&self) -> String {
+        self.address().map_or_else(|| "gone".into(), |address| address.to_string())
+    }
 }

@@ -29,7 +29,7 @@ pub use inbound::{Flow, Inbound};
 pub use limits::Limits;
 pub use link::{Context, Link};
 pub use order::{HELD_QOS0_MAX, Held, Path, PublishOrder};
-pub use proof::AuthStep;
+pub use proof::{AuthStep, LogIn};
 pub use replay::Take;
 pub use service::*;
 pub use turn::{Turn, flush, hold, turn};

@@ -41,6 +41,7 @@ pub struct PublishOrder {
     unconfirmed: SmallVec<[NodeId; 2]>,
     barrier: LogIndex,
     held: VecDeque<Held>,
+    over: bool,
 }
 
 impl PublishOrder {
@@ -68,6 +69,17 @@ impl PublishOrder {
         }
         self.held.push_back(held);
         true
+    }
+
+    /// The life of the node that the connection is of has ended: what it has read and not routed is
+    /// void, and its client sends that again.
+    pub fn end(&mut self) {
+        self.over = true;
+        self.held.clear();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The next held publish, to be routed anew; give it back with [`Self::put_back`] when its

@@ -1,7 +1,5 @@
 //! What waits to be written to one client, and the rules by which any thread may write it.
 
-use std::sync::Arc;
-
 use super::acks::Receiving;
 use super::deliver::Sending;
 use super::pool;
@@ -103,9 +101,7 @@ pub(super) struct Cold {
     pub receiving: Option<Box<Receiving>>,
     /// Subscriptions whose retained messages have not all been sent.
     pub replays: Option<Box<Replays>>,
-    /// Who the client has proved to be by enhanced authentication.
-    pub identity: Option<Arc<str>>,
-    /// The answer to a step of it that the owner has not seen.
+    /// The answer to a step of the authentication that the owner has not seen.
     pub outcome: Option<Box<Outcome>>,
 }
 
@@ -389,7 +385,6 @@ impl Outbound {
                 || cold.sending.is_some()
                 || cold.receiving.is_some()
                 || cold.replays.is_some()
-                || cold.identity.is_some()
                 || cold.outcome.is_some();
             if !in_use {
                 self.cold = None;

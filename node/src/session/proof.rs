@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Conn;
 use super::outbound::Flags;
-use crate::auth::{Exchange, Outcome};
+use crate::auth::{Exchange, Failure, Outcome, Principal};
 use crate::mqtt::{Auth, encode};
 
 /// One step of an enhanced authentication [MQTT-4.12].
@@ -13,6 +13,16 @@ pub enum AuthStep<'a> {
     Begin { method: &'a str, data: &'a [u8] },
     /// It has answered what was sent to it last.
     Continue { exchange: Box<dyn Exchange>, data: &'a [u8] },
+}
+
+/// What becomes of a CONNECT that names no Authentication Method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogIn {
+    /// The client need not prove anything, and has not.
+    Anonymous,
+    Refused(Failure),
+    /// Answered once by [`Conn::authenticated`].
+    Later,
 }
 
 /// What a successful CONNACK repeats of an exchange [MQTT-4.12.0-5].
@@ -38,22 +48,22 @@ impl Conn {
         self.wake();
     }
 
-    /// Who the client has proved to be by enhanced authentication.
-    pub fn identity(&self) -> Option<Arc<str>> {
-        self.out.lock().cold.as_ref().and_then(|cold| cold.identity.clone())
+    /// Who the client has proved to be, if it did.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.get()
     }
 
     pub(super) fn take_outcome(&self) -> Option<Box<Outcome>> {
         self.out.lock().cold.as_mut().and_then(|cold| cold.outcome.take())
     }
 
-    /// The client is who it says; CONNACK will repeat `proof`.
-    pub(super) fn prove(&self, identity: Arc<str>, proof: Proof) {
-        let mut out = self.out.lock();
-        let cold = out.cold();
-        cold.identity = Some(identity);
-        if let Some(greeting) = &mut cold.greeting {
-            greeting.proof = Some(proof);
+    /// The client is who it says; CONNACK will repeat `proof`, if there is one.
+    pub(super) fn prove(&self, principal: Option<Arc<Principal>>, proof: Option<Proof>) {
+        if let Some(principal) = principal {
+            let _ = self.principal.set(Box::new(Arc::unwrap_or_clone(principal)));
+        }
+        if let Some(greeting) = &mut self.out.lock().cold().greeting {
+            greeting.proof = proof;
         }
     }
 

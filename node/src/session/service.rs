@@ -1,9 +1,10 @@
 //! The border between a connection and the broker behind it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{AuthStep, Conn};
-use crate::mqtt::{Publication, QoS, SubOptions, Version};
+use super::{AuthStep, Conn, LogIn};
+use crate::mqtt::{Connect, Publication, QoS, SubOptions, Version};
 use crate::state::{DeliveryStep, Incarnation, QueueSeq};
 
 /// A CONNECT that passed the protocol checks, borrowed from the read buffer.
@@ -18,10 +19,6 @@ pub struct ConnectRequest<'a> {
     pub expiry_s: u32,
     pub keep_alive_s: u16,
     pub receive_maximum: u16,
-    /// Who the client has proved to be by enhanced authentication.
-    pub identity: Option<&'a str>,
-    pub username: Option<&'a str>,
-    pub password: Option<&'a [u8]>,
     pub will: Option<WillRequest<'a>>,
 }
 
@@ -82,12 +79,31 @@ pub enum Ended {
 /// with one of its locks held; nothing here may block. What cannot be answered at once is
 /// answered later, from any thread, through the methods of [`Conn`] that each call names.
 pub trait Service: Send + Sync + 'static {
+    /// Whether a client at this address, in canonical form, may try at all. Asked before anything of
+    /// it is read, behind a proxy when that has said who it is, and before any work for TLS. One
+    /// that may not is closed without a word, and nothing else is called for it.
+    fn admits_address(&self, _address: IpAddr) -> bool {
+        true
+    }
+
+    /// Whether this node lets its clients go, and nobody in.
+    fn is_draining(&self) -> bool {
+        false
+    }
+
     /// A step of an enhanced authentication, the first of a connection before `connect`. Answered
     /// once by [`Conn::authenticated`]. A connection that ends meanwhile is not reported.
     fn authenticate(&self, conn: &Arc<Conn>, step: AuthStep<'_>);
 
-    /// The first packet, after a successful authentication if it asked for one. Answered once by [`Conn::accept`] or [`Conn::refuse`]; until then nothing
-    /// more of the connection is processed.
+    /// Finds out who a client is from its CONNECT, which names no Authentication Method.
+    fn log_in(&self, conn: &Arc<Conn>, connect: &Connect<'_>) -> LogIn {
+        let _ = (conn, connect);
+        LogIn::Anonymous
+    }
+
+    /// A client that has been authenticated, or need not be: [`Conn::principal`] says who it is.
+    /// Answered once by [`Conn::accept`] or [`Conn::refuse`]; until then nothing more of the
+    /// connection is processed.
     fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>);
 
     /// A PUBLISH. `expiry_s` is its Message Expiry Interval as it came (`expires_at_ms` of the

@@ -2,13 +2,14 @@
 
 use std::cell::OnceCell;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::*;
-use crate::auth::{Exchange, Failure, Outcome, Reply};
+use crate::auth::{Exchange, Failure, Outcome, Principal, Reply};
 use crate::mqtt::{self, Connect, Message, Publication, PublishOut, QoS, ReasonCode, Version, encode};
 use crate::state::{DeliveryStep, QueueSeq, Stored};
 
@@ -27,6 +28,10 @@ pub(crate) struct FakeService {
     pub hold_answers: AtomicBool,
     pub persistent: AtomicBool,
     pub refuse: Mutex<Option<ReasonCode>>,
+    /// From where nobody is admitted.
+    pub banned: Mutex<Option<IpAddr>>,
+    /// Its node lets its clients go.
+    pub draining: AtomicBool,
     /// Steps of authentications that the test answers.
     pub verifying: Mutex<Vec<Arc<Conn>>>,
     pub published: AtomicUsize,
@@ -72,7 +77,7 @@ impl FakeExchange {
     pub const REFUSED: Failure = Failure::new(ReasonCode::NotAuthorized, "not convinced");
 
     pub fn success(identity: &str) -> Outcome {
-        Outcome::Success { data: b"welcome".to_vec(), identity: identity.into() }
+        Outcome::success(b"welcome".to_vec(), Principal::new(identity, Self::METHOD))
     }
 }
 
@@ -90,6 +95,14 @@ impl Exchange for FakeExchange {
 }
 
 impl Service for FakeService {
+    fn admits_address(&self, address: IpAddr) -> bool {
+        *self.banned.lock() != Some(address)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     fn authenticate(&self, conn: &Arc<Conn>, step: AuthStep<'_>) {
         self.note(|| match &step {
             AuthStep::Begin { method, data } => format!("begin {method} {}", data.escape_ascii()),
@@ -113,7 +126,7 @@ impl Service for FakeService {
 
     fn connect(&self, conn: &Arc<Conn>, request: &ConnectRequest<'_>) {
         self.note(|| {
-            let who = request.identity.map_or(String::new(), |identity| format!(" as {identity}"));
+            let who = conn.principal().map_or(String::new(), |who| format!(" as {}", who.name));
             format!("connect {} v{:?} expiry {}{who}", request.client_id, request.version, request.expiry_s)
         });
         self.conns.lock().push(conn.clone());

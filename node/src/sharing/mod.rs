@@ -18,6 +18,6 @@ mod turn;
 
 pub use choose::{Slot, choose};
 pub use hash::{key_of, key_of_node};
-pub use rules::{GroupRule, Sharing};
+pub use rules::{GroupRule, Sharing, glob};
 pub use strategy::Strategy;
 pub use turn::{Draw, Memory, Turn};

@@ -81,7 +81,7 @@ impl fmt::Display for GroupRule {
 }
 
 /// Whether `text` is `pattern`, in which `*` stands for any text.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
+pub fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     // Where the last `*` is, and what it has taken so far: it may take more.

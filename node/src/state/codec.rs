@@ -7,7 +7,7 @@ use super::{Command, Epoch, NodeId, Pack};
 /// First byte of an encoded pack.
 const VERSION: u8 = 1;
 /// How many kinds of [`Command`] this build knows.
-const COMMAND_KINDS: u32 = 21;
+const COMMAND_KINDS: u32 = 23;
 
 /// Why bytes are not a pack.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_last_kind_of_command_is_known() {
-        let last = Command::Draw { filter: "$share/g/a".into(), max: 1 };
+        let last = Command::Drain { node: 1, drain: None };
         let bytes = postcard::to_stdvec(&last).expect("encodable");
         assert_eq!(u32::from(bytes[0]) + 1, COMMAND_KINDS);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::limits::NodeLimits;
-use super::{Epoch, Incarnation, LogIndex, NodeId, Parcel, QueueSeq, Replay};
+use super::{Change, Drain, Epoch, Incarnation, LogIndex, NodeId, Parcel, QueueSeq, Replay, Unchanged};
 use crate::mqtt::{Message, QoS, SubOptions};
 use crate::sharing::Sharing;
 
@@ -37,6 +37,10 @@ pub struct NodeInfo {
     pub feature_level: u32,
     pub limits: NodeLimits,
     pub sharing: Sharing,
+    /// What clients are told to reach this node by (Server Reference); empty: they are not sent here.
+    pub server_reference: String,
+    /// Most clients at a time.
+    pub connections_max: u32,
 }
 
 /// A will as the client gave it, kept by the cluster so that any node can fire it.
@@ -202,6 +206,13 @@ pub enum Command {
         filter: Box<str>,
         max: u32,
     },
+    /// An operator changed users, rules or bans.
+    Settings(Change),
+    /// A node that is up shall let its clients go, or (`None`) keep them again.
+    Drain {
+        node: NodeId,
+        drain: Option<Drain>,
+    },
 }
 
 /// A connection's claim of a client id.
@@ -243,6 +254,8 @@ pub enum Outcome {
     Forgotten {
         known: bool,
     },
+    /// Of `Settings` and `Drain`: it was not possible.
+    Unchanged(Unchanged),
     /// Of `Publish`: one more retained message would exceed the limits; nothing was done.
     Refused,
     /// The client id has a newer owner; the sender must close its connection.
@@ -292,6 +305,10 @@ pub enum Effect {
     NodeDown { node: NodeId, epoch: Epoch },
     /// The node's life `epoch` has begun.
     NodeUp { node: NodeId, epoch: Epoch, info: NodeInfo },
+    /// Users, rules or bans have changed.
+    Settings(Change),
+    /// The node's life `epoch` lets its clients go from now on, or keeps them again.
+    Drain { node: NodeId, epoch: Epoch, drain: Option<Drain> },
     /// All nodes were down, and the clock has been advanced by what they missed.
     ClockAdvanced { by_ms: u64 },
 }

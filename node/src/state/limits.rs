@@ -116,5 +116,13 @@ pub const WITNESS_AGE_MAX_MS: u64 = 600_000;
 /// are over are declared down by then.
 pub const RESTART_PATIENCE_MS: u64 = 5_000;
 
+/// Users, rules and bans of the cluster.
+pub const USERS_MAX: usize = 1_000_000;
+pub const RULES_MAX: usize = 10_000;
+pub const BANS_MAX: usize = 100_000;
+
+/// Bans that are over and forgotten by one `Tick` at most.
+pub const BANS_LIFTED_PER_TICK: usize = 1024;
+
 /// Claims or routes that one search for what is due visits at most: it keeps `apply` waiting.
 pub const DUE_VISITS_MAX: usize = 20_000;

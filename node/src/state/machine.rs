@@ -11,10 +11,11 @@ use super::parcel::Stock;
 use super::retained::Retained;
 use super::routes::Routes;
 use super::sessions::Sessions;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::subscribers::SubscriberIndex;
 use super::wall::WallClocks;
-use super::{Command, Effect, Epoch, Incarnation, LogIndex, NodeId, Outcome, Pack, PackError};
+use super::{Command, Drain, Effect, Epoch, Incarnation, LogIndex, NodeId, Outcome, Pack, PackError};
 use crate::sharing::{Draw, Sharing};
 use crate::topic::split_shared;
 
@@ -37,8 +38,11 @@ pub struct State {
     pub(super) subscribers: SubscriberIndex,
     pub(super) sessions: Sessions,
     pub(super) retained: Retained,
+    pub(super) settings: Settings,
     /// Of lives that are up: the parts of a command that is not whole yet.
     pub(super) parts: BTreeMap<LifeId, Vec<Bytes>>,
+    /// Of lives that are up: those that let their clients go.
+    pub(super) drains: BTreeMap<LifeId, Drain>,
     /// What the origin of the pack being applied may make the cluster keep.
     pub(super) allowed: NodeLimits,
     /// How it divides the messages of shared subscriptions.
@@ -148,6 +152,7 @@ impl State {
     fn node_down(&mut self, node: NodeId, epoch: Option<Epoch>, effects: &mut Vec<Effect>) {
         if let Some(epoch) = self.nodes.down(node, epoch, self.clock_ms) {
             self.parts.retain(|life, _| self.nodes.is_up(*life));
+            self.drains.retain(|life, _| self.nodes.is_up(*life));
             effects.push(Effect::NodeDown { node, epoch });
         }
     }
@@ -186,6 +191,7 @@ impl State {
             Command::Tick { elapsed_ms } => {
                 self.clock_ms = self.clock_ms.saturating_add(*elapsed_ms);
                 self.retained.expire(self.clock_ms, RETAINED_EXPIRED_PER_TICK);
+                self.settings.expire(self.clock_ms);
                 Outcome::Ok
             }
             Command::WallClock { wall_ms } => {
@@ -250,6 +256,14 @@ impl State {
                 self.draw_waiting(filter, *max, effects);
                 Outcome::Ok
             }
+            Command::Settings(change) => match self.settings.change(change, self.clock_ms) {
+                Ok(changed) => {
+                    effects.extend(changed.then(|| Effect::Settings(change.clone())));
+                    Outcome::Ok
+                }
+                Err(why) => Outcome::Unchanged(why),
+            },
+            Command::Drain { node, drain } => self.drain(*node, *drain, effects),
         }
     }
 

@@ -5,13 +5,15 @@
 //! machine      which packs count; hands each command to
 //! ├ nodes      lives (node, epoch) and which are up
 //! ├ features   what all of them understand
+//! ├ drain      which of them let their clients go, and where to
 //! ├ wall       how long all nodes were down, by their wall clocks
 //! ├ routes     filter → lives with clean subscribers
 //! ├ ownership  claims, releases, wills, expiry ──► sessions ──► session ──► queue
 //! ├ subscribe  subscriptions of persistent sessions ──► subscribers, shared
 //! ├ publish    who queues a logged message, whom to wake
 //! ├ divide     which member of a shared subscription gets it, and what waits for one
-//! └ retained   one message per topic
+//! ├ retained   one message per topic
+//! └ settings   users, rules and bans
 //! query        what the nodes ask under a reader's lock
 //! codec        packs as bytes;  snapshot: the state as bytes;  cow: how it is frozen
 //! ```
@@ -23,6 +25,7 @@ mod codec;
 mod command;
 mod cow;
 mod divide;
+mod drain;
 mod features;
 pub mod limits;
 mod line;
@@ -38,6 +41,7 @@ mod retained;
 mod routes;
 mod session;
 mod sessions;
+mod settings;
 mod shared;
 mod snapshot;
 mod subscribe;
@@ -48,6 +52,7 @@ mod wall;
 
 pub use codec::PackError;
 pub use command::*;
+pub use drain::Drain;
 pub use features::FEATURE_LEVEL;
 pub use machine::State;
 pub use nodes::NodeStatus;
@@ -55,6 +60,7 @@ pub use parcel::{Parcel, Shelf, Slot, Stock};
 pub use query::{ClientInfo, Counts, Due, PublishMatch, SharedMatch, SweepCursor};
 pub use queue::StoredPage;
 pub use replay::{Replay, Replayed, Replays, Resumed};
+pub use settings::{Ban, Change, Unchanged};
 pub use snapshot::Frozen;
 
 /// A node's identity: 64 random bits written to its disk at its first start.

@@ -1,5 +1,6 @@
 //! What any node may ask of the state, under a reader's lock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -15,8 +16,9 @@ use super::sessions::Claimed;
 use super::shared::Group;
 use super::subscribers::Sub;
 use super::{
-    Epoch, Incarnation, NodeId, NodeInfo, QueueSeq, Replay, Replayed, Replays, Resumed, Subscription,
+    Ban, Epoch, Incarnation, NodeId, NodeInfo, QueueSeq, Replay, Replayed, Replays, Resumed, Subscription,
 };
+use crate::auth::{Banned, Rules, User};
 use crate::mqtt::{Message, QoS, SubOptions};
 
 /// Who has to take part in a publish. Reusable: [`State::match_publish`] clears it first.
@@ -110,6 +112,41 @@ impl State {
     /// been down and it is not known for how long.
     pub fn knows_the_time(&self, node: NodeId) -> bool {
         self.nodes.life_of(node).is_none_or(|life| self.walls.is_settled(life))
+    }
+
+    /// What is kept of a user.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.settings.users().get(name)
+    }
+
+    pub fn user_count(&self) -> usize {
+        self.settings.users().len()
+    }
+
+    /// Up to `limit` users that follow `after` in a fixed order.
+    pub fn users(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, User)> {
+        let page = self.settings.users().page(after, limit).into_iter();
+        page.map(|(name, user)| (Arc::clone(name), user.clone())).collect()
+    }
+
+    /// The rules, and how often they have been replaced.
+    pub fn rules(&self) -> (&Rules, u64) {
+        self.settings.rules()
+    }
+
+    /// Up to `limit` bans that follow `after` in a fixed order, those among them that are over.
+    pub fn bans(&self, after: Option<&Banned>, limit: usize) -> Vec<(Banned, Ban)> {
+        self.settings.ban_page(after, limit)
+    }
+
+    /// Whether a ban on any network that it is of keeps an address out.
+    pub fn is_address_banned(&self, address: IpAddr) -> bool {
+        self.settings.is_address_banned(address, self.clock_ms)
+    }
+
+    /// Whether a ban keeps out who has this id, this name or this address.
+    pub fn is_banned(&self, client: &str, user: Option<&str>, address: Option<IpAddr>) -> bool {
+        self.settings.is_banned(client, user, address, self.clock_ms)
     }
 
     /// Nodes that are up, by id.
@@ -347,13 +384,13 @@ impl State {
         self.retained.get(topic, self.clock_ms)
     }
 
-    /// What the leader should sweep now: up to `max` clients whose session's end or will is due,
-    /// or whose owner's life is over, and up to `max` filters with routes of ended lives. One
+    /// What the leader should sweep now: up to `max` clients whose session's end or will was due when
+    /// the clock showed `until_ms`, or whose owner's life is over, and up to `max` filters with routes of ended lives. One
     /// call looks at a bounded part; the cursor remembers where to go on, so that calls until
     /// nothing is due any more see everything.
-    pub fn due(&self, cursor: &mut SweepCursor, max: usize) -> Due {
+    pub fn due(&self, until_ms: u64, cursor: &mut SweepCursor, max: usize) -> Due {
         let mut due = Due::default();
-        due.clients.extend(self.sessions.due(self.clock_ms).take(max).cloned());
+        due.clients.extend(self.sessions.due(until_ms).take(max).cloned());
         due.more = due.clients.len() == max;
         let (claims, routes) = self.nodes.unswept();
         if claims {

@@ -29,13 +29,14 @@ const CLUSTER_ID: &[u8] = b"cluster_id";
 const FORGOTTEN: &[u8] = b"forgotten";
 const PEERS: &[u8] = b"peers";
 
-/// What the members of a cluster share and nobody else knows.
+/// What this node proves itself by and what its cluster's members share, encoded by who knows what it
+/// is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ClusterSecret(pub [u8; 32]);
+pub struct ClusterKeys(pub Vec<u8>);
 
-impl fmt::Debug for ClusterSecret {
+impl fmt::Debug for ClusterKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClusterSecret(…)")
+        f.write_str("ClusterKeys(…)")
     }
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Stored {
     epoch: u64,
     name: String,
     cluster_id: Option<[u8; 16]>,
-    secret: Option<ClusterSecret>,
+    keys: Option<ClusterKeys>,
     forgotten: bool,
     peers: BTreeMap<u64, KnownPeer>,
 }
@@ -74,7 +75,7 @@ struct Disk {
     db: sled::Db,
     /// The file whose sync makes what sled wrote durable.
     db_file: PathBuf,
-    secret: PathBuf,
+    keys: PathBuf,
     /// Held as long as this process uses the directory.
     _lock: File,
 }
@@ -121,7 +122,7 @@ impl Identity {
             db.insert(NODE_ID, &new_node_id().to_be_bytes()).map_err(in_sled(&db_file))?;
         }
         let epoch = db.update_and_fetch(EPOCH, |old| Some(next_epoch(old))).map_err(in_sled(&db_file))?;
-        let disk = Disk { db, db_file, secret: dir.secret(), _lock: lock };
+        let disk = Disk { db, db_file, keys: dir.keys(), _lock: lock };
         disk.sync().map_err(OpenError::io(&disk.db_file))?;
         sync_dir(&meta).and_then(|()| sync_dir(root)).map_err(OpenError::io(root))?;
         let stored = load(&disk, epoch.as_deref())?;
@@ -135,7 +136,7 @@ impl Identity {
             epoch: 0,
             name: String::new(),
             cluster_id: None,
-            secret: None,
+            keys: None,
             forgotten: false,
             peers: BTreeMap::new(),
         });
@@ -189,29 +190,30 @@ impl Identity {
         self.stored.lock().cluster_id
     }
 
-    pub fn secret(&self) -> Option<ClusterSecret> {
-        self.stored.lock().secret.clone()
+    pub fn keys(&self) -> Option<ClusterKeys> {
+        self.stored.lock().keys.clone()
     }
 
-    /// Makes this node one of a cluster.
+    /// Makes this node one of the cluster that its keys are for.
     ///
     /// # Errors
     /// Those of the disk; the node then is of no cluster, or already of this one.
-    pub fn join_cluster(&self, id: [u8; 16], secret: &ClusterSecret) -> io::Result<()> {
-        // The secret first: a node that knows its cluster must be able to talk to it.
-        self.set_secret(secret)?;
+    pub fn join_cluster(&self, id: [u8; 16]) -> io::Result<()> {
         self.save(CLUSTER_ID, &id)?;
         self.publish(|stored| stored.cluster_id = Some(id));
         Ok(())
     }
 
+    /// To be called before [`Self::join_cluster`]: a node that knows its cluster must be able to talk
+    /// to it.
+    ///
     /// # Errors
-    /// Those of the disk.
-    pub fn set_secret(&self, secret: &ClusterSecret) -> io::Result<()> {
+    /// Those of the disk; the keys before stay.
+    pub fn set_keys(&self, keys: ClusterKeys) -> io::Result<()> {
         if let Backing::Disk(disk) = &self.backing {
-            replace_private(&disk.secret, &secret.0)?;
+            replace_private(&disk.keys, &keys.0)?;
         }
-        self.publish(|stored| stored.secret = Some(secret.clone()));
+        self.publish(|stored| stored.keys = Some(keys));
         Ok(())
     }
 
@@ -333,14 +335,10 @@ fn load(disk: &Disk, epoch: Option<&[u8]>) -> Result<Stored, OpenError> {
         Some(bytes) => Some(<[u8; 16]>::try_from(&*bytes).map_err(|_| damaged("the cluster's id"))?),
         None => None,
     };
-    let secret = match fs::read(&disk.secret) {
-        Ok(bytes) => {
-            let bytes = <[u8; 32]>::try_from(bytes.as_slice());
-            let what = "it is not 32 bytes long";
-            Some(ClusterSecret(bytes.map_err(|_| OpenError::damaged(&disk.secret, 0, what))?))
-        }
+    let keys = match fs::read(&disk.keys) {
+        Ok(bytes) => Some(ClusterKeys(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && cluster_id.is_none() => None,
-        Err(e) => return Err(OpenError::io(&disk.secret)(e)),
+        Err(e) => return Err(OpenError::io(&disk.keys)(e)),
     };
     let name = match get(NAME)? {
         Some(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| damaged("the node's name"))?,
@@ -355,7 +353,7 @@ fn load(disk: &Disk, epoch: Option<&[u8]>) -> Result<Stored, OpenError> {
         epoch: number(epoch).ok_or_else(|| damaged("the epoch"))?,
         name,
         cluster_id,
-        secret,
+        keys,
         forgotten: get(FORGOTTEN)?.is_some(),
         peers,
     })
@@ -377,9 +375,10 @@ mod tests {
         let first = open();
         let id = first.node_id();
         assert!(id != 0 && first.epoch() == 1);
-        assert!(first.cluster_id().is_none() && first.secret().is_none() && !first.is_forgotten());
+        assert!(first.cluster_id().is_none() && first.keys().is_none() && !first.is_forgotten());
         first.set_name("n1").unwrap();
-        first.join_cluster([3; 16], &ClusterSecret([5; 32])).unwrap();
+        first.set_keys(ClusterKeys(vec![5; 32])).unwrap();
+        first.join_cluster([3; 16]).unwrap();
         first.set_peers(&peers()).unwrap();
         assert_eq!(first.advance_epoch().unwrap(), 2);
         drop(first);
@@ -391,7 +390,7 @@ mod tests {
             epoch = again.advance_epoch().unwrap();
             assert_eq!(again.epoch(), epoch);
             assert_eq!(again.cluster_id(), Some([3; 16]));
-            assert_eq!(again.secret(), Some(ClusterSecret([5; 32])));
+            assert_eq!(again.keys(), Some(ClusterKeys(vec![5; 32])));
             assert_eq!(again.peers(), peers());
             again.set_forgotten().unwrap();
         }
@@ -420,7 +419,7 @@ mod tests {
         lives(|| reopen(&data));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(data.root()), 0o700);
-        assert_eq!(mode(&data.secret()), 0o600);
+        assert_eq!(mode(&data.keys()), 0o600);
     }
 
     #[test]
@@ -448,16 +447,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
         let open = || Identity::open(&data).err().unwrap();
-        Identity::open(&data).unwrap().join_cluster([1; 16], &ClusterSecret([2; 32])).unwrap();
+        let identity = Identity::open(&data).unwrap();
+        identity.set_keys(ClusterKeys(vec![2; 32])).unwrap();
+        identity.join_cluster([1; 16]).unwrap();
+        drop(identity);
 
         fs::write(data.format(), "2\n").unwrap();
         assert!(matches!(open(), OpenError::NewerFormat { found: 2, known: 1, .. }));
         fs::write(data.format(), "1\n").unwrap();
 
-        fs::write(data.secret(), "short").unwrap();
-        assert!(open().to_string().contains("cluster.secret"));
-        fs::remove_file(data.secret()).unwrap();
-        assert!(open().to_string().contains("cluster.secret"));
+        fs::remove_file(data.keys()).unwrap();
+        assert!(open().to_string().contains("cluster.keys"));
 
         fs::remove_dir_all(data.meta()).unwrap();
         fs::create_dir_all(data.log()).unwrap();
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_printed() {
-        assert!(!format!("{:?}", ClusterSecret([99; 32])).contains("99"));
+    fn keys_are_not_printed() {
+        assert!(!format!("{:?}", ClusterKeys(vec![99; 32])).contains("99"));
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! <data>/lock, format        one process at a time; the version of what is here
 //! <data>/meta/               who this node is
-//! <data>/cluster.secret      what members prove themselves with
+//! <data>/cluster.keys        what members prove themselves with
 //! <data>/raft/               the log: numbered segment files
 //! <data>/snapshot/           the replicated state as of some index
 //! <data>/queues/             queued messages that are not held in memory; nothing that must survive
@@ -30,7 +30,7 @@ mod log_tests;
 use std::path::{Path, PathBuf};
 
 pub use error::OpenError;
-pub use identity::{ClusterSecret, Identity, KnownPeer};
+pub use identity::{ClusterKeys, Identity, KnownPeer};
 pub use log::{Flushed, LogOptions, LogStats, LogStore, ignore_flushed};
 pub use memory::{MemoryDisk, MemorySync};
 pub use shelf::QueueFiles;
@@ -73,7 +73,8 @@ impl DataDir {
         self.0.join("format")
     }
 
-    fn secret(&self) -> PathBuf {
-        self.0.join("cluster.secret")
+    /// What members prove themselves with.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("cluster.keys")
     }
 }

@@ -64,7 +64,7 @@ impl Invariant for RoutesEqual {
                     owed.push(format!("routes equal: {name} has {have:x?} for {filter}, wanted {want:x?}"));
                 }
             }
-            let left = state.due(&mut SweepCursor::default(), SWEPT_AT_ONCE).routes;
+            let left = state.due(state.clock_ms(), &mut SweepCursor::default(), SWEPT_AT_ONCE).routes;
             if !left.is_empty() {
                 owed.push(format!("routes equal: {} has routes of ended lives: {left:?}", machine.host()));
             }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::message::{ClientFinal, ClientFirst, MALFORMED};
 use super::{Decoys, Verifier};
-use crate::auth::{Exchange, Failure, Outcome, Reply, Users, prepare};
+use crate::auth::{Exchange, Failure, Outcome, Principal, Reply, Users, prepare};
 use crate::mqtt::ReasonCode;
 
 /// One answer to all that is wrong with a user and a password: which it was is nobody's business.
@@ -97,7 +97,7 @@ impl AwaitFinal {
 impl Exchange for AwaitFinal {
     fn step(self: Box<Self>, data: &[u8], reply: Reply) {
         reply(match self.verify(data) {
-            Ok(data) => Outcome::Success { data, identity: self.identity },
+            Ok(data) => Outcome::success(data, Principal::new(self.identity, super::NAME)),
             Err(failure) => Outcome::Failure(failure),
         });
     }
@@ -177,8 +177,10 @@ mod tests {
     fn the_exchange_of_the_standard() {
         let (challenge, exchange) = challenged(begin(&[("user", "pencil")]), FIRST);
         assert_eq!(challenge, CHALLENGE);
-        let Outcome::Success { data, identity } = step(exchange, FINAL) else { panic!("refused") };
-        assert_eq!((data.as_slice(), &*identity), (LAST_WORD.as_bytes(), "user"));
+        let Outcome::Success { data, principal: Some(who), .. } = step(exchange, FINAL) else {
+            panic!("refused")
+        };
+        assert_eq!((data.as_slice(), &*who.name), (LAST_WORD.as_bytes(), "user"));
         assert_eq!(answer("pencil", &FIRST[3..], CHALLENGE, "n,,"), FINAL, "the client of the other tests");
     }
 
@@ -235,10 +237,12 @@ mod tests {
         let (name, password) = ("I\u{AD}X", "\u{2168}");
         let bare = "n=\u{2168},r=abc";
         let (challenge, exchange) = challenged(begin(&[(name, password)]), &format!("n,,{bare}"));
-        let Outcome::Success { identity, .. } = step(exchange, &answer("IX", bare, &challenge, "n,,")) else {
+        let Outcome::Success { principal: Some(who), .. } =
+            step(exchange, &answer("IX", bare, &challenge, "n,,"))
+        else {
             panic!("refused");
         };
-        assert_eq!(&*identity, "IX");
+        assert_eq!(&*who.name, "IX");
         assert_eq!(failed(begin(&[]), "n,,n=a\u{7},r=abc"), MALFORMED);
         assert_eq!(failed(begin(&[]), "n,,n=\u{AD},r=abc"), MALFORMED);
     }

@@ -44,6 +44,10 @@ impl Mechanism for Scram {
         NAME
     }
 
+    fn is_offered(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     fn begin(&self, nonce: Nonce) -> Box<dyn Exchange> {
         let nonce = BASE64.encode(nonce.0);
         Box::new(AwaitFirst::new(self.users.clone(), self.decoys.clone(), nonce))

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::auth::Access;
-use crate::broker::{Applier, FromPeers, Front, LapseRules, Wiring};
+use crate::broker::{Applier, FromPeers, Front, LapseRules, Permissions, Wiring};
 use crate::peer::forward::{ForwardConfig, Forwarder};
 use crate::peer::lease::Lease;
 use crate::peer::testing::{Network, Proxy};
@@ -117,6 +117,7 @@ impl Bench {
             lease: lease.clone(),
             // A test decides when there is a lease; nobody waits for it.
             lapse: LapseRules { patience_ms: 0, ..LapseRules::default() },
+            permissions: Permissions::default(),
             disk_is_short: Box::new(|| false),
             runtime: tokio::runtime::Handle::current(),
             sharing: Sharing::default(),
@@ -288,7 +289,10 @@ impl Bench {
 
     /// The leader proposes what is due, as much as it does at a time; how many clients that are.
     pub fn sweep(&self, id: NodeId) -> usize {
-        let due = self.broker(id).state().due(&mut SweepCursor::default(), SWEEP_MAX);
+        let due = {
+            let state = self.broker(id).state();
+            state.due(state.clock_ms(), &mut SweepCursor::default(), SWEEP_MAX)
+        };
         let count = due.clients.len();
         self.propose(id, Command::Sweep { clients: due.clients, routes: due.routes });
         count

@@ -63,6 +63,38 @@ async fn what_comes_after_the_end_in_the_log_is_void() {
     }
 }
 
+/// The loop of a connection on B has read several publishes, and stands still between two of them while
+/// B's life ends and the next begins. Those before are void, and the client sends them again; what comes
+/// after them in the same bytes must not overtake them in the new life. Fails if `close_all` does not end
+/// the publisher's order.
+#[tokio::test]
+async fn what_was_read_in_a_life_is_not_published_in_the_next() {
+    for path in ["logged", "direct"] {
+        let mut bench = Bench::start(3).await;
+        let expiry_s = if path == "logged" { KEPT } else { 0 };
+        let mut subscriber = bench.subscriber(C, "subscriber", expiry_s, "t", Q1).await;
+        let publisher = bench.client(B, "publisher", 0).await;
+        let conn = publisher.conn.clone();
+        bench.declare_down(A, B, 1);
+        bench.settle().await;
+        bench.begin_life(B);
+        bench.settle().await;
+        assert!(bench.broker(B).is_alive());
+        let rest = Publication {
+            topic: "t",
+            payload: b"x",
+            properties: &[],
+            qos: Q1,
+            retain: false,
+            expires_at_ms: 0,
+            publisher: "publisher",
+        };
+        session::turn(|| bench.broker(B).publish_from(&conn, &rest, None, 1));
+        bench.settle().await;
+        assert!(subscriber.take().is_empty(), "{path}");
+    }
+}
+
 /// B's lease lapses and comes back before anybody has committed its end: its connections stay, and
 /// go on where they were. Fails if the lapse of a lease alone ended a life.
 #[tokio::test]

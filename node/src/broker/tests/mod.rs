@@ -9,6 +9,7 @@ mod lives;
 mod one_path_per_publish;
 mod resumption;
 mod route_states;
+mod settings;
 mod shared;
 mod snapshot_on_a_serving_node;
 mod time;

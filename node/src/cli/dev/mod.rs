@@ -19,7 +19,7 @@ use node::{Node, NodeExit};
 use ports::Ports;
 
 /// How long the nodes may take to stop before they are killed.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+const STOP_GRACE: Duration = Duration::from_secs(15);
 /// How long a dead node stays dead with `--restart`, so that one that cannot start does not spin.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 

@@ -37,9 +37,11 @@ fn refused(what: &str, reason: ReasonCode) -> Failure {
         ReasonCode::NotAuthorized | ReasonCode::BadUserNameOrPassword | ReasonCode::Banned => {
             Exit::Unauthorized
         }
-        ReasonCode::ServerUnavailable | ReasonCode::ServerBusy | ReasonCode::ServerShuttingDown => {
-            Exit::Unhealthy
-        }
+        ReasonCode::ServerUnavailable
+        | ReasonCode::ServerBusy
+        | ReasonCode::ServerShuttingDown
+        | ReasonCode::UseAnotherServer
+        | ReasonCode::ServerMoved => Exit::Unhealthy,
         _ => Exit::Error,
     };
     Failure::new(exit, format!("{what}: {reason}"))

@@ -1,6 +1,9 @@
 //! The front ends, with real sockets and in-memory pipes.
 
+mod accepting;
+mod client_certificates;
 mod over_pipes;
+mod over_proxies;
 mod over_tcp;
 mod over_tls;
 mod over_websocket;
@@ -8,7 +11,7 @@ mod over_websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Acceptor, Bound, Kind, Server};
+use super::{Acceptor, Bound, Kind, ListenerOptions, Server};
 use crate::env;
 use crate::session::testing::FakeService;
 use crate::session::{Context, Limits};
@@ -25,15 +28,16 @@ fn start(kind: Kind, limits: Limits, loops: usize) -> Running {
 }
 
 fn start_with(kind: Kind, limits: Limits, loops: usize, acceptor: Option<Arc<Acceptor>>) -> Running {
+    listen(ListenerOptions { acceptor, ..ListenerOptions::new(kind) }, limits, loops)
+}
+
+fn listen(options: ListenerOptions, limits: Limits, loops: usize) -> Running {
     let service = Arc::new(FakeService::default());
     let context = Context::new(limits, service.clone());
     let server = Server::start(&context, loops).expect("threads");
-    let mut bound = Bound::new("127.0.0.1:0".parse().expect("an address"), kind, "listeners.tcp.bind", loops)
+    let bound = Bound::new("127.0.0.1:0".parse().expect("an address"), options, "listeners.tcp.bind", loops)
         .expect("a free port");
     let address = bound.address();
-    if let Some(acceptor) = acceptor {
-        bound = bound.with_tls(acceptor);
-    }
     server.open(bound).expect("listens");
     Running { server, service, context, address }
 }

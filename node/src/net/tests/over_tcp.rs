@@ -7,34 +7,38 @@ use super::{Running, start};
 use crate::auth::Outcome;
 use crate::env;
 use crate::mqtt::{Connect, QoS, ReasonCode, SubOptions, SubscribeFilter, Version, encode};
-use crate::net::{Bound, Kind};
+use crate::net::{Bound, Kind, ListenerOptions};
 use crate::session::testing::{FakeExchange, auth_bytes, encoded, packets, publish_bytes};
 use crate::session::{Ended, Limits, Metric, Turn};
 
-fn dial(running: &Running) -> TcpStream {
+pub(super) fn dial(running: &Running) -> TcpStream {
     let stream = TcpStream::connect(running.address).expect("listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     stream.set_nodelay(true).expect("an option");
     stream
 }
 
-fn connect(running: &Running, connect: &Connect<'_>) -> TcpStream {
+pub(super) fn connect(running: &Running, connect: &Connect<'_>) -> TcpStream {
     let mut stream = dial(running);
-    stream.write_all(&encoded(|buf| encode::connect(buf, connect).expect("fits"))).expect("reads");
+    write_connect(&mut stream, connect);
     assert_eq!(read_packets(&mut stream, 1, connect.version), ["CONNACK 00"]);
     stream
 }
 
-fn v311(client_id: &str) -> Connect<'_> {
+pub(super) fn write_connect(stream: &mut TcpStream, connect: &Connect<'_>) {
+    stream.write_all(&encoded(|buf| encode::connect(buf, connect).expect("fits"))).expect("reads");
+}
+
+pub(super) fn v311(client_id: &str) -> Connect<'_> {
     Connect { client_id, ..Connect::new(Version::V311) }
 }
 
-fn v5(client_id: &str) -> Connect<'_> {
+pub(super) fn v5(client_id: &str) -> Connect<'_> {
     Connect { client_id, ..Connect::new(Version::V5) }
 }
 
 /// Reads exactly so many packets.
-fn read_packets(stream: &mut TcpStream, n: usize, version: Version) -> Vec<String> {
+pub(super) fn read_packets(stream: &mut TcpStream, n: usize, version: Version) -> Vec<String> {
     let mut bytes = Vec::new();
     for _ in 0..n {
         let start = bytes.len();
@@ -53,7 +57,7 @@ fn read_packets(stream: &mut TcpStream, n: usize, version: Version) -> Vec<Strin
     packets(&bytes, version)
 }
 
-fn read_end(stream: &mut TcpStream) -> Vec<u8> {
+pub(super) fn read_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("a clean end");
     bytes
@@ -347,7 +351,8 @@ fn closing_all_and_draining() {
 #[test]
 fn a_taken_address_is_named_with_its_key() {
     let running = start(Kind::Tcp, Limits::default(), 2);
-    let error = Bound::new(running.address, Kind::Tcp, "listeners.tcp.bind", 2).expect_err("it is taken");
+    let error = Bound::new(running.address, ListenerOptions::new(Kind::Tcp), "listeners.tcp.bind", 2)
+        .expect_err("it is taken");
     let text = error.to_string();
     assert!(text.contains("listeners.tcp.bind") && text.contains(&running.address.to_string()), "{text}");
 }

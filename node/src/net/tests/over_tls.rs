@@ -48,6 +48,7 @@ fn acceptor(dir: &Path) -> (Arc<Acceptor>, CertificateDer<'static>) {
         cert_file: write("cert", own.cert.pem()),
         key_file: write("key", own.signing_key.serialize_pem()),
         ca_file: None,
+        crl_file: None,
         require_client_cert: false,
     };
     (Acceptor::load(files, Kind::Tcp).expect("good files"), own.cert.der().clone())
@@ -215,4 +216,33 @@ fn who_never_shakes_hands_keeps_nobody_out() {
     assert_eq!(counters.get(Metric::SocketsRefused), 1);
     send(&mut client, &[0xC0, 0]);
     assert_eq!(read_packets(&mut client, 1, Version::V5), ["PINGRESP"]);
+}
+
+/// CPU time of the first loop's thread, ticks of 10 ms.
+fn cpu_ticks() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("on Linux").flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let of_loop = stats.filter(|stat| stat.contains("(mqtt-0)"));
+    of_loop
+        .filter_map(|stat| {
+            let (_, rest) = stat.rsplit_once(") ")?;
+            Some(rest.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>())
+        })
+        .sum()
+}
+
+#[test]
+fn nothing_is_done_for_who_does_not_hear_the_end() {
+    let limits = Limits { connect_timeout_ms: 100, linger_ms: 2_000, ..Limits::default() };
+    let encrypted = start(limits, 1);
+    // They shake hands, or not, say nothing more and do not close either.
+    let silent = TcpStream::connect(encrypted.running.address).expect("listens");
+    let counters = &encrypted.running.context.counters;
+    encrypted.running.until("its time is over", |_| counters.get(Metric::ConnectTimeouts) == 1);
+    let (began, before) = (crate::env::now(), cpu_ticks());
+    encrypted.running.until("it was let go", |_| counters.get(Metric::Sockets) == 0);
+    let (took, used) = (began.elapsed(), cpu_ticks() - before);
+    assert!(took.as_millis() > 1_000, "{took:?}");
+    assert!(used < 20, "{} ms of CPU time in {took:?}", 10 * used);
+    drop(silent);
 }

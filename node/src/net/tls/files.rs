@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use crate::env;
 
 /// What a listener proves itself with, and whom it believes. PEM, all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,9 @@ pub struct TlsFiles {
     /// The authorities that clients' certificates must be signed by. Without it clients are not
     /// asked for one.
     pub ca_file: Option<PathBuf>,
+    /// What of these authorities' certificates, and of those between them and the clients, is
+    /// revoked: a list (CRL) of each. Without it nothing is. Needs `ca_file`.
+    pub crl_file: Option<PathBuf>,
     /// A client without a certificate is turned away. Needs `ca_file`.
     pub require_client_cert: bool,
 }
@@ -86,6 +92,11 @@ impl TlsFiles {
                             authorities that sign the clients'";
                 return Err(self.error("ca_file", what));
             }
+            if self.crl_file.is_some() {
+                let what = "is needed by crl_file: a PEM file with the certificates of the authorities that \
+                            sign the clients' and their revocation lists";
+                return Err(self.error("ca_file", what));
+            }
             return Ok(None);
         };
         let unusable = |error: &dyn std::fmt::Display| {
@@ -95,9 +106,57 @@ impl TlsFiles {
         for certificate in self.certificates("ca_file", ca_file)? {
             roots.add(certificate).map_err(|error| unusable(&error))?;
         }
-        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-        let builder = if self.require_client_cert { builder } else { builder.allow_unauthenticated() };
-        builder.build().map(Some).map_err(|error| unusable(&error))
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        if !self.require_client_cert {
+            builder = builder.allow_unauthenticated();
+        }
+        if let Some(crl_file) = &self.crl_file {
+            // Of every certificate between the client and the root it has to be known that it is not
+            // revoked: one whose authority has no list here, or an outdated one, is refused.
+            builder = builder.with_crls(self.revocation_lists(crl_file)?).enforce_revocation_expiration();
+        }
+        builder.build().map(Some).map_err(|error| match (&error, &self.crl_file) {
+            (VerifierBuilderError::InvalidCrl(why), Some(crl_file)) => self.error(
+                "crl_file",
+                format!("{} has a revocation list that cannot be used: {why:?}", crl_file.display()),
+            ),
+            _ => unusable(&error),
+        })
+    }
+
+    /// Says which of them are outdated, and goes on: what they revoke stays revoked.
+    fn revocation_lists(
+        &self,
+        path: &Path,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
+        const KEY: &str = "crl_file";
+        let pem = self.read(KEY, path)?;
+        let lists = CertificateRevocationListDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| self.error(KEY, format!("{} is not PEM: {error}", path.display())))?;
+        if lists.is_empty() {
+            let what = format!(
+                "{} holds no revocation list: it needs a block that begins with -----BEGIN X509 CRL-----",
+                path.display()
+            );
+            return Err(self.error(KEY, what));
+        }
+        let now_s = i64::try_from(env::wall_ms() / 1000).unwrap_or(i64::MAX);
+        for list in &lists {
+            // What cannot be read is for the verifier to complain about.
+            let Ok((_, list)) = CertificateRevocationList::from_der(list) else { continue };
+            let next_update = list.next_update().filter(|time| time.timestamp() <= now_s);
+            if let Some(outdated) = next_update {
+                tracing::warn!(
+                    authority = %list.issuer(),
+                    next_update = %outdated,
+                    "{}.{KEY}: a revocation list is outdated, and the clients of its authority are refused \
+                     until there is a newer one",
+                    self.section
+                );
+            }
+        }
+        Ok(lists)
     }
 
     fn certificates(

@@ -1,12 +1,15 @@
 //! The link of a connection whose bytes are encrypted.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use mio::Token;
 use parking_lot::Mutex;
 use rustls::ServerConnection;
 
+use crate::auth::Certificate;
 use crate::net::mailbox::ToLoop;
 use crate::net::tcp::TcpLink;
 use crate::session::{Context, Durability, Link};
@@ -14,21 +17,33 @@ use crate::session::{Context, Durability, Link};
 /// What rustls' buffer for records keeps at least; after more it is made to shrink.
 const SMALL_READ_BYTES: usize = 4096;
 
-/// Only the owner's thread reads and writes: the order of records is part of the cipher. Other
-/// threads leave a flush to it, so the lock is there for the type and nobody ever waits for it.
+/// One thread at a time reads and writes: the order of records is part of the cipher. While a step of
+/// the handshake is taken, that is the thread that takes it, and otherwise the owner's, to which others
+/// leave a flush. So nobody waits for the lock.
 pub(in crate::net) struct TlsLink {
     tcp: Arc<TcpLink>,
     tls: Mutex<ServerConnection>,
+    /// What the client's certificate says, once it is verified.
+    certificate: OnceLock<Arc<Certificate>>,
     /// Nothing more will be written: close_notify is to follow what is left.
     finishing: AtomicBool,
 }
 
 impl TlsLink {
     pub fn new(tcp: Arc<TcpLink>, tls: ServerConnection) -> Arc<Self> {
-        Arc::new(Self { tcp, tls: Mutex::new(tls), finishing: AtomicBool::new(false) })
+        Arc::new(Self {
+            tcp,
+            tls: Mutex::new(tls),
+            certificate: OnceLock::new(),
+            finishing: AtomicBool::new(false),
+        })
     }
 
-    pub fn is_shaking_hands(&self) -> bool {
+    pub(super) fn post(&self, letter: impl FnOnce(Token) -> ToLoop) {
+        self.tcp.mailbox.post(letter(self.tcp.token));
+    }
+
+    pub(super) fn is_shaking_hands(&self) -> bool {
         self.tls.lock().is_handshaking()
     }
 
@@ -39,7 +54,11 @@ impl TlsLink {
     /// The client broke TLS, or gave it up with an alert. Our alert has been written.
     pub fn receive(&self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<bool, rustls::Error> {
         let mut tls = self.tls.lock();
+        let was_shaking_hands = tls.is_handshaking();
         let result = decrypt(&mut tls, bytes, plain);
+        if was_shaking_hands && result.is_ok() && !tls.is_handshaking() {
+            self.identify(&tls);
+        }
         if self.write_records(&mut tls).is_err() {
             // It waits for a writable socket, or the next read finds the connection broken.
         }
@@ -64,9 +83,12 @@ impl TlsLink {
         if !self.finishing.load(Ordering::Acquire) {
             return;
         }
-        let mut tls = self.tls.lock();
+        // Whoever takes a step of the handshake is followed by the owner, who comes here again.
+        let Some(mut tls) = self.tls.try_lock() else { return };
         tls.send_close_notify();
         if self.write_records(&mut tls).is_ok() {
+            // Once: it makes the socket writable, and with that it is attended to again.
+            self.finishing.store(false, Ordering::Release);
             self.tcp.finish();
         }
     }
@@ -76,6 +98,15 @@ impl TlsLink {
         self.finish();
         self.attend();
         self.tcp.shut();
+    }
+
+    /// Takes down what the certificate says that the client was verified by. One that cannot be
+    /// read names nobody.
+    fn identify(&self, tls: &ServerConnection) {
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        if let Some(Ok(certificate)) = leaf.map(|leaf| Certificate::from_der(leaf)) {
+            self.certificate.get_or_init(|| Arc::new(certificate));
+        }
     }
 
     fn write_records(&self, tls: &mut ServerConnection) -> io::Result<()> {
@@ -157,7 +188,15 @@ impl Link for TlsLink {
         self.tcp.durability()
     }
 
-    fn peer(&self) -> String {
-        self.tcp.peer()
+    fn is_full(&self) -> bool {
+        self.tcp.is_full()
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.tcp.address()
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.certificate.get().cloned()
     }
 }

@@ -2,8 +2,10 @@
 
 mod acceptor;
 mod files;
+mod handshake;
 mod link;
 
 pub use acceptor::Acceptor;
 pub use files::{TlsFileError, TlsFiles};
+pub(super) use handshake::{Step, Stepped};
 pub(super) use link::TlsLink;

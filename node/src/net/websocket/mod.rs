@@ -2,6 +2,7 @@
 //! request and the frames, may be driven by anybody with any bytes.
 
 mod frame;
+mod origin;
 mod upgrade;
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use frame::{Control, Event, FrameReader};
+pub use origin::{AllowedOrigin, Origin, OriginPolicy};
 pub use upgrade::{Refusal, answer};
 
 use crate::mqtt::{DecodeError, ReasonCode};
@@ -53,20 +55,30 @@ pub(crate) struct WebSocket {
 
 #[derive(Debug)]
 enum State {
-    /// The opening request as far as it has come.
-    Opening(Vec<u8>),
+    /// The opening request as far as it has come, and the pages that may send one.
+    Opening(Vec<u8>, Arc<OriginPolicy>),
     Open(FrameReader),
     /// The client's last word came while packets before it could not be processed yet.
     Leaving(Last),
+    /// The page that this is from may not; its origin, if nobody has asked for it.
+    Unwelcome(String),
     Over,
 }
 
 type Last = Result<Option<u16>, Violation>;
 
 impl WebSocket {
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, origins: Arc<OriginPolicy>) -> Self {
         let message_max = limits.packet_max_bytes.saturating_add(MESSAGE_SLACK_BYTES);
-        Self { state: State::Opening(Vec::new()), message_max }
+        Self { state: State::Opening(Vec::new(), origins), message_max }
+    }
+
+    /// The origin of the page that was refused, once.
+    pub fn take_unwelcome(&mut self) -> Option<String> {
+        let State::Unwelcome(origin) = &mut self.state else { return None };
+        let origin = std::mem::take(origin);
+        self.state = State::Over;
+        Some(origin)
     }
 
     /// Takes what was read from the socket; MQTT goes to `inbound`, what WebSocket itself answers
@@ -146,7 +158,7 @@ impl WebSocket {
 
     /// Answers the opening request once it is whole, and passes over it.
     fn open(&mut self, conn: &Arc<Conn>, bytes: &mut &mut [u8]) {
-        let State::Opening(request) = &mut self.state else { return };
+        let State::Opening(request, origins) = &mut self.state else { return };
         if request.capacity() == 0 {
             *request = pool::take();
         }
@@ -164,7 +176,7 @@ impl WebSocket {
             }
             Some(end) => {
                 *bytes = &mut std::mem::take(bytes)[end - had..];
-                answer(&request[..end])
+                answer(&request[..end], origins)
             }
             None if request.len() == upgrade::REQUEST_MAX_BYTES => Err(Refusal::TOO_LARGE),
             None => return,
@@ -178,7 +190,10 @@ impl WebSocket {
             }
             Err(refusal) => {
                 conn.close_raw(refusal.response(&request).as_bytes());
-                self.state = State::Over;
+                self.state = match refusal {
+                    Refusal::ORIGIN => State::Unwelcome(upgrade::shown_origin(&request)),
+                    _ => State::Over,
+                };
             }
         }
         pool::give(request);

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
@@ -12,6 +12,8 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::Request;
+
+use super::OriginPolicy;
 
 /// Where MQTT is served.
 const PATH: &str = "/mqtt";
@@ -23,6 +25,8 @@ const KEY_BYTES: usize = 16;
 /// The request with all its header fields. Browsers send their cookies.
 pub(super) const REQUEST_MAX_BYTES: usize = 8 << 10;
 const END: &[u8] = b"\r\n\r\n";
+/// Of an Origin, for log lines.
+const SHOWN_ORIGIN_MAX: usize = 256;
 
 /// Why there will be no WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,11 @@ impl Refusal {
     );
     pub(super) const NOT_HTTP: Self =
         Self::bad("This is not an HTTP/1.1 request. MQTT over plain TCP has another port.");
+    pub(super) const ORIGIN: Self = Self::new(
+        "403 Forbidden",
+        "This page may not talk to the broker: its origin is neither the host that the request is for nor \
+         listed in listeners.ws.allowed_origins (over TLS, listeners.wss.allowed_origins).",
+    );
     const METHOD: Self = Self {
         fields: "Allow: GET\r\n",
         ..Self::new("405 Method Not Allowed", "A WebSocket is opened by GET.")
@@ -86,11 +95,12 @@ pub(super) fn end_of(bytes: &[u8], searched: usize) -> Option<usize> {
 }
 
 /// The response to a whole request, to its blank line, that opens the WebSocket. Extensions are
-/// not accepted, whatever is offered.
+/// not accepted, whatever is offered. A request without Origin is not of a browser, and passes
+/// `origins`.
 ///
 /// # Errors
 /// It is not opened; the refusal has the response instead.
-pub fn answer(request: &[u8]) -> Result<String, Refusal> {
+pub fn answer(request: &[u8], origins: &OriginPolicy) -> Result<String, Refusal> {
     let request = match Request::try_parse(request) {
         Ok(Some((used, parsed))) if used == request.len() => parsed,
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => return Err(Refusal::METHOD),
@@ -101,9 +111,9 @@ pub fn answer(request: &[u8]) -> Result<String, Refusal> {
     if request.uri().path() != PATH {
         return Err(Refusal::PATH);
     }
-    if !only(fields, HOST).is_some_and(is_host) {
+    let Some(host) = only(fields, HOST).filter(|host| is_host(host)) else {
         return Err(Refusal::bad("The request has to name one Host."));
-    }
+    };
     let mut lengths = fields.get_all(CONTENT_LENGTH).into_iter();
     if fields.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length != "0") {
         return Err(Refusal::bad("The request must not have a body."));
@@ -127,11 +137,23 @@ pub fn answer(request: &[u8]) -> Result<String, Refusal> {
     let Some(chosen) = SUBPROTOCOLS.into_iter().find(is_offered) else {
         return Err(Refusal::bad("None of the offered subprotocols is mqtt or mqttv3.1."));
     };
+    if fields.contains_key(ORIGIN) && !only(fields, ORIGIN).is_some_and(|origin| origins.admits(origin, host))
+    {
+        return Err(Refusal::ORIGIN);
+    }
     Ok(format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     ))
+}
+
+/// What a request says of its origin, for a log line.
+pub(super) fn shown_origin(request: &[u8]) -> String {
+    let Ok(Some((_, request))) = Request::try_parse(request) else { return String::new() };
+    let values = request.headers().get_all(ORIGIN).into_iter();
+    let shown: Vec<_> = values.map(|value| value.as_bytes().escape_ascii().to_string()).collect();
+    shown.join(" ").chars().take(SHOWN_ORIGIN_MAX).collect()
 }
 
 /// The elements of a field that is a list, over all its lines.

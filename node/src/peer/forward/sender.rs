@@ -204,6 +204,12 @@ impl Forwarder {
         }
     }
 
+    /// What waits for the node that most waits for, as a part of what may.
+    pub fn congestion(&self) -> f64 {
+        let most = self.links.read().values().map(|link| link.used_bytes()).max();
+        most.unwrap_or(0) as f64 / self.config.queue_bytes.max(1) as f64
+    }
+
     fn open(&self, my_epoch: Epoch, peer: NodeId, peer_epoch: Epoch) {
         if peer == self.me {
             return;

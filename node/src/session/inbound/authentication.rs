@@ -1,10 +1,13 @@
-//! Enhanced authentication and re-authentication [MQTT-4.12]: whose turn it is.
+//! Whose turn it is until it is known who the client is: by what its CONNECT holds, or by enhanced
+//! authentication [MQTT-4.12].
 
 use std::fmt;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::{Inbound, Phase};
-use crate::auth::{Exchange, Failure, Outcome};
+use crate::auth::{Exchange, Failure, Outcome, Principal};
 use crate::mqtt::{self, Auth, DecodeError, Packet, ReasonCode};
 use crate::session::proof::Proof;
 use crate::session::{AuthStep, Conn, Limits, Metric};
@@ -15,17 +18,28 @@ pub(super) const TOO_EARLY: DecodeError =
 pub(super) const STALLED: Failure =
     Failure::new(ReasonCode::NotAuthorized, "a re-authentication that did not go on");
 
-/// What a connection whose CONNECT named an Authentication Method keeps of it.
-#[derive(Debug)]
+const EXPIRED: &str = "the authorization has expired";
+
+/// What a connection keeps of its CONNECT while it is found out who the client is; for good, if it
+/// named an Authentication Method.
 pub(super) struct Authentication {
-    method: Box<str>,
-    /// The packet that is carried out when the exchange has succeeded.
-    connect: Box<[u8]>,
+    /// `None`: what CONNECT holds decides.
+    method: Option<Box<str>>,
+    /// The packet that is carried out when that is known.
+    connect: Zeroizing<Box<[u8]>>,
     stage: Stage,
     /// When the last re-authentication began.
     since_ms: u64,
     /// Why it failed, until that is told.
     failure: Option<Failure>,
+}
+
+impl fmt::Debug for Authentication {
+    /// Without the packet, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, stage, .. } = self;
+        f.debug_struct("Authentication").field("method", method).field("stage", stage).finish_non_exhaustive()
+    }
 }
 
 /// Of the exchange.
@@ -67,34 +81,47 @@ impl Inbound {
         packet: &[u8],
         now_ms: u64,
     ) {
+        self.keep_connect(Some(method), packet, now_ms);
+        conn.context().service.authenticate(conn, AuthStep::Begin { method, data });
+        self.follow(conn, now_ms);
+    }
+
+    /// The broker finds out who the client is. `packet`: the whole CONNECT.
+    pub(super) fn await_verdict(&mut self, conn: &Arc<Conn>, packet: &[u8], now_ms: u64) {
+        self.keep_connect(None, packet, now_ms);
+        self.follow(conn, now_ms);
+    }
+
+    fn keep_connect(&mut self, method: Option<&str>, packet: &[u8], now_ms: u64) {
         self.rare.get_or_insert_default().authentication = Some(Authentication {
-            method: method.into(),
-            connect: packet.into(),
+            method: method.map(Into::into),
+            connect: Zeroizing::new(packet.into()),
             stage: Stage::Ours,
             since_ms: now_ms,
             failure: None,
         });
         self.phase = Phase::Verifying;
-        conn.context().service.authenticate(conn, AuthStep::Begin { method, data });
-        self.follow(conn, now_ms);
     }
 
     /// A client that authenticates itself has to wait for CONNACK with everything else; others
     /// need not.
     pub(super) fn holds_what_is_too_early(&self) -> bool {
         matches!(self.phase, Phase::Verifying | Phase::Waiting)
-            && self.authentication().is_some()
+            && self.authentication().is_some_and(|authentication| authentication.method.is_some())
             && self.partial.first().is_some_and(|first| !mqtt::may_precede_connack(*first))
     }
 
     /// The client's AUTH.
     pub(super) fn auth(&mut self, conn: &Arc<Conn>, auth: &Auth<'_>, now_ms: u64) -> Result<(), DecodeError> {
         let is_open = self.phase == Phase::Open;
-        let Some(authentication) = self.authentication_mut() else {
+        let authentication = self.rare.as_mut().and_then(|rare| rare.authentication.as_mut());
+        let asked_for =
+            authentication.and_then(|authentication| Some((authentication.method.clone()?, authentication)));
+        let Some((method, authentication)) = asked_for else {
             // [MQTT-4.12.0-7]
             return Err(DecodeError::protocol("AUTH without an authentication method in CONNECT"));
         };
-        if auth.method != Some(&*authentication.method) {
+        if auth.method != Some(&*method) {
             // [MQTT-4.12.0-5], [MQTT-4.12.1-1]
             let reason = ReasonCode::BadAuthenticationMethod;
             return Err(DecodeError::new(reason, "AUTH with another authentication method than CONNECT"));
@@ -109,7 +136,7 @@ impl Inbound {
             (ReasonCode::ReAuthenticate, Stage::Over) if is_open => {
                 authentication.since_ms = now_ms;
                 begins = true;
-                AuthStep::Begin { method: &authentication.method, data }
+                AuthStep::Begin { method: &method, data }
             }
             (ReasonCode::ReAuthenticate, _) => {
                 return Err(DecodeError::protocol("a re-authentication within an authentication"));
@@ -145,23 +172,32 @@ impl Inbound {
                 // [MQTT-4.12.0-2]
                 self.send_auth(conn, ReasonCode::ContinueAuthentication, &data);
             }
-            Outcome::Success { data, identity } if is_open => {
+            Outcome::Success { data, principal, valid_for_ms } if is_open => {
                 authentication.stage = Stage::Over;
-                if conn.identity().as_deref() == Some(&identity) {
+                let name = |principal: Option<&Principal>| principal.map(|p| p.name.clone());
+                if name(conn.principal()) == name(principal.as_deref()) {
+                    self.expire_after(valid_for_ms, now_ms);
                     self.send_auth(conn, ReasonCode::Success, &data);
                 } else {
                     let what = "a re-authentication as somebody else";
                     self.turn_away(conn, Failure::new(ReasonCode::NotAuthorized, what));
                 }
             }
-            Outcome::Success { data, identity } => {
+            Outcome::Success { data, principal, valid_for_ms } => {
                 authentication.stage = Stage::Over;
                 let packet = std::mem::take(&mut authentication.connect);
                 let data = (!data.is_empty()).then(|| data.into());
-                conn.prove(identity.clone(), Proof { method: authentication.method.clone(), data });
+                let proof = authentication.method.clone().map(|method| Proof { method, data });
+                if proof.is_none()
+                    && let Some(rare) = &mut self.rare
+                {
+                    rare.authentication = None;
+                }
+                conn.prove(principal, proof);
+                self.expire_after(valid_for_ms, now_ms);
                 // It was decoded when it came.
                 if let Ok(Packet::Connect(connect)) = mqtt::decode(&packet, None) {
-                    self.claim(conn, &connect, Some(&identity), now_ms);
+                    self.claim(conn, &connect, now_ms);
                 }
             }
             Outcome::Failure(failure) => self.turn_away(conn, failure),
@@ -169,12 +205,26 @@ impl Inbound {
     }
 
     fn send_auth(&mut self, conn: &Arc<Conn>, reason: ReasonCode, data: &[u8]) {
-        let Some(Authentication { method, .. }) = self.authentication() else { return };
+        let Some(Authentication { method: Some(method), .. }) = self.authentication() else { return };
         let data = (!data.is_empty()).then_some(data);
         if !conn.send_auth(&Auth { reason, method: Some(method), data, ..Auth::default() }) {
             let what = "an AUTH above the client's maximum packet size";
             self.turn_away(conn, Failure::new(ReasonCode::ImplementationSpecificError, what));
         }
+    }
+
+    fn expire_after(&mut self, valid_for_ms: Option<u64>, now_ms: u64) {
+        if let Some(valid_for_ms) = valid_for_ms {
+            self.rare.get_or_insert_default().expires_ms = Some(now_ms.saturating_add(valid_for_ms));
+            self.unchecked = true;
+        }
+    }
+
+    /// The client's right to be connected has ended.
+    pub(super) fn expire(&mut self, conn: &Arc<Conn>) {
+        conn.context().counters.increment(Metric::AuthorizationsExpired);
+        conn.reject(ReasonCode::MaximumConnectTime, EXPIRED);
+        self.phase = Phase::Over;
     }
 
     /// [MQTT-3.1.4-2], [MQTT-4.12.1-2]

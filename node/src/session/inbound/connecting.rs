@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Inbound, Phase};
 use crate::mqtt::{Connect, DecodeError, ReasonCode, Version, topic};
-use crate::session::{Conn, ConnectRequest, WillRequest};
+use crate::overload::Level;
+use crate::session::{Conn, ConnectRequest, LogIn, WillRequest};
 
 impl Inbound {
     pub(super) fn connect(
@@ -37,8 +38,17 @@ impl Inbound {
         self.keep_alive_s = if capped { keep_alive_max_s } else { connect.keep_alive_s };
         self.expires_at_once = connect.session_expiry_s == 0;
         conn.greet(connect, capped.then_some(keep_alive_max_s));
+        if let Some(what) = self.has_no_room(conn) {
+            conn.send_away(what);
+            self.follow(conn, now_ms);
+            return Ok(());
+        }
         match connect.auth_method {
-            None => self.claim(conn, connect, None, now_ms),
+            None => match conn.context().service.log_in(conn, connect) {
+                LogIn::Anonymous => self.claim(conn, connect, now_ms),
+                LogIn::Refused(failure) => self.turn_away(conn, failure),
+                LogIn::Later => self.await_verdict(conn, bytes, now_ms),
+            },
             Some(method) => {
                 let data = connect.auth_data.unwrap_or_default();
                 self.begin_authentication(conn, method, data, bytes, now_ms);
@@ -47,14 +57,22 @@ impl Inbound {
         Ok(())
     }
 
-    /// Passes CONNECT on to the broker. `identity`: who the client has proved to be, if it did.
-    pub(super) fn claim(
-        &mut self,
-        conn: &Arc<Conn>,
-        connect: &Connect<'_>,
-        identity: Option<&str>,
-        now_ms: u64,
-    ) {
+    /// Why nobody else can be let in, if so. Before the client is asked who it is, which would cost
+    /// more than the answer.
+    fn has_no_room(&self, conn: &Arc<Conn>) -> Option<&'static str> {
+        if conn.context().service.is_draining() {
+            Some("this node lets its clients go")
+        } else if conn.context().pressure.level() >= Level::Refuse {
+            Some("this node is overloaded")
+        } else if conn.has_room() {
+            None
+        } else {
+            Some("this node has as many clients as it may have")
+        }
+    }
+
+    /// Passes CONNECT on to the broker.
+    pub(super) fn claim(&mut self, conn: &Arc<Conn>, connect: &Connect<'_>, now_ms: u64) {
         let limits = conn.limits();
         let expiry_s = match (connect.version == Version::V5, connect.clean_start) {
             (true, _) => connect.session_expiry_s.min(limits.session_expiry_max_s),
@@ -69,9 +87,6 @@ impl Inbound {
             expiry_s,
             keep_alive_s: self.keep_alive_s,
             receive_maximum: connect.receive_maximum.min(limits.inflight_max).max(1),
-            identity,
-            username: connect.username,
-            password: connect.password,
             will: connect.will.map(|will| WillRequest {
                 topic: will.topic,
                 payload: will.payload,

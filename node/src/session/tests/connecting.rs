@@ -6,7 +6,7 @@ use crate::session::{Conn, Ended, Flow, Inbound, Limits, Metric};
 
 #[test]
 fn an_idle_connection_is_small_and_owns_nothing() {
-    assert!(size_of::<Conn>() <= 136, "{}", size_of::<Conn>());
+    assert!(size_of::<Conn>() <= 144, "{}", size_of::<Conn>());
     assert!(size_of::<Inbound>() <= 56, "{}", size_of::<Inbound>());
     let mut h = Harness::connected(Version::V311, Limits::default(), false);
     assert!(h.conn.out.lock().owns_nothing());

@@ -4,6 +4,7 @@ mod authenticating;
 mod connecting;
 mod delivering;
 mod limits;
+mod overload;
 mod publishing;
 mod reading;
 mod retained;

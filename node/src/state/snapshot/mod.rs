@@ -40,6 +40,10 @@ mod kind {
     pub const WALL_CLOCKS: u8 = 9;
     pub const SHARED_MEMBERS: u8 = 10;
     pub const BACKLOG: u8 = 11;
+    pub const USER: u8 = 12;
+    pub const RULES: u8 = 13;
+    pub const BAN: u8 = 14;
+    pub const DRAIN: u8 = 15;
     pub const END: u8 = 255;
 }
 

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::de::DeserializeOwned;
 
+use super::super::Drain;
 use super::super::line::Line;
 use super::super::machine::State;
 use super::super::nodes::LifeId;
@@ -15,11 +16,13 @@ use super::super::parcel::{Parcel, Stock};
 use super::super::queue::{Entry, Extra, Queue};
 use super::super::session::Session;
 use super::super::sessions::{Claimed, CleanClaim};
+use super::super::settings::Ban;
 use super::super::shared::Counts;
 use super::{
     BacklogItem, ClaimItem, End, EntryItem, Incarnation, MAGIC, MessageItem, Meta, PartItem,
     RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, Will, kind,
 };
+use crate::auth::{Banned, Rules, User};
 use crate::sharing::Turn;
 
 impl State {
@@ -167,6 +170,27 @@ impl Loader {
                 let (part, rest): (PartItem, _) = take(bytes)?;
                 self.check_life(part.life)?;
                 self.state.parts.entry(part.life).or_default().push(part.bytes);
+                Ok(rest)
+            }
+            kind::USER => {
+                let ((name, user), rest): ((Arc<str>, User), _) = take(bytes)?;
+                self.state.settings.set_user(name, user);
+                Ok(rest)
+            }
+            kind::RULES => {
+                let ((rules, revision), rest): ((Rules, u64), _) = take(bytes)?;
+                self.state.settings.set_rules(rules, revision);
+                Ok(rest)
+            }
+            kind::BAN => {
+                let ((banned, ban), rest): ((Banned, Ban), _) = take(bytes)?;
+                self.state.settings.ban(&banned, ban);
+                Ok(rest)
+            }
+            kind::DRAIN => {
+                let ((life, drain), rest): ((LifeId, Drain), _) = take(bytes)?;
+                self.check_life(life)?;
+                self.state.drains.insert(life, drain);
                 Ok(rest)
             }
             kind::END => {

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::Serialize;
 
+use super::super::Drain;
 use super::super::cow::CowMap;
 use super::super::machine::State;
 use super::super::nodes::{LifeId, Nodes};
@@ -19,6 +20,7 @@ use super::super::retained::Kept;
 use super::super::routes::Lives;
 use super::super::session::Session;
 use super::super::sessions::Claimed;
+use super::super::settings::Settings;
 use super::super::shared::Counts;
 use super::super::wall::WallClocks;
 use super::{
@@ -26,6 +28,9 @@ use super::{
     RECORD_BYTES_MAX, RetainedItem, SessionItem, VERSION, kind,
 };
 use crate::sharing::Turn;
+
+/// Bans looked at a time.
+const BANS_PER_PAGE: usize = 1024;
 
 /// The state as of one moment, unaffected by what is applied afterwards.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct Frozen {
     shared_members: CowMap<Counts>,
     backlogs: CowMap<Arc<Queue>>,
     parts: BTreeMap<LifeId, Vec<Bytes>>,
+    drains: BTreeMap<LifeId, Drain>,
+    settings: Settings,
 }
 
 impl State {
@@ -62,6 +69,8 @@ impl State {
             shared_members: self.shared.counts().clone(),
             backlogs: self.shared.backlogs().clone(),
             parts: self.parts.clone(),
+            drains: self.drains.clone(),
+            settings: self.settings.clone(),
         }
     }
 }
@@ -149,9 +158,31 @@ impl Frozen {
                 records.item(kind::PART, &PartItem { life: *life, bytes: part.clone() })?;
             }
         }
+        self.write_settings(&mut records)?;
+        for drain in &self.drains {
+            records.item(kind::DRAIN, &drain)?;
+        }
         let items = records.items;
         records.item(kind::END, &End { items })?;
         records.flush()
+    }
+
+    fn write_settings(&self, records: &mut Records<'_>) -> io::Result<()> {
+        for user in self.settings.users().sorted() {
+            records.item(kind::USER, &user)?;
+        }
+        if self.settings.rules().1 > 0 {
+            records.item(kind::RULES, &self.settings.rules())?;
+        }
+        let mut after = None;
+        loop {
+            let page = self.settings.ban_page(after.as_ref(), BANS_PER_PAGE);
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for ban in page {
+                records.item(kind::BAN, &ban)?;
+            }
+        }
     }
 
     /// Writes every queued message, and numbers them in that order.

@@ -1,9 +1,30 @@
 //! Packs and snapshots as the first release writes them; see [`crate::fixture`].
 
 use super::*;
+use crate::auth::{Banned, Rules, User};
 use crate::fixture::first_format;
 use crate::sharing::Sharing;
 use DeliveryStep::{Done, Received, Refused};
+
+fn user() -> User {
+    let password = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+    User { password: Some(password.parse().expect("a hash")), scram: Some("scram".into()) }
+}
+
+/// Of every kind but the first, which is among the commands.
+fn settings() -> Vec<(String, Change)> {
+    let banned = |kind, value| Banned::parse(kind, value).expect("a ban");
+    let rules = Rules(Arc::new(["allow user u publish qos=1 a/%c/#".parse().expect("a rule")]));
+    let all = [
+        Change::RemoveUser { name: "user".into() },
+        Change::SetRules { rules, expected: Some(3) },
+        Change::Ban { banned: banned("client", "c"), reason: "why".into(), for_ms: Some(9) },
+        Change::Ban { banned: banned("user", "u"), reason: "".into(), for_ms: None },
+        Change::Ban { banned: banned("address", "10.0.0.0/8"), reason: "".into(), for_ms: None },
+        Change::LiftBan { banned: banned("address", "2001:db8::/32") },
+    ];
+    all.into_iter().enumerate().map(|(i, change)| (format!("{i}"), change)).collect()
+}
 
 /// One of every kind, in the order of kinds.
 fn commands() -> Vec<Command> {
@@ -19,6 +40,8 @@ fn commands() -> Vec<Command> {
         feature_level: 1,
         limits: NodeLimits::default(),
         sharing: Sharing::default(),
+        server_reference: "mqtt.example:1883".into(),
+        connections_max: 100_000,
     };
     let full = Message {
         properties: b"\x01\x01".as_slice().into(),
@@ -63,6 +86,8 @@ fn commands() -> Vec<Command> {
         Command::SharedMembers { filter: filter.clone(), members: 12 },
         Command::Redeliver { filter: filter.clone(), message, moves: 1 },
         Command::Draw { filter, max: 64 },
+        Command::Settings(Change::SetUser { name: "user".into(), user: user() }),
+        Command::Drain { node: 2, drain: Some(Drain { rate_per_s: 1_000, for_good: true }) },
     ]
 }
 
@@ -81,6 +106,17 @@ fn packs_are_read_as_the_first_release_wrote_them() {
     let now: Vec<_> = packs.iter().map(|(name, pack)| (name.clone(), pack.encode())).collect();
     for ((name, bytes), (_, pack)) in first_format("packs.hex", &now).iter().zip(packs) {
         assert_eq!(Pack::decode(bytes).as_ref(), Ok(&pack), "{name}");
+    }
+}
+
+#[test]
+fn changes_of_settings_are_read_as_the_first_release_wrote_them() {
+    let now: Vec<_> = settings()
+        .into_iter()
+        .map(|(name, change)| (name, postcard::to_stdvec(&change).expect("encodable")))
+        .collect();
+    for ((name, bytes), (_, change)) in first_format("settings.hex", &now).iter().zip(settings()) {
+        assert_eq!(postcard::from_bytes(bytes), Ok(change), "{name}");
     }
 }
 
@@ -112,6 +148,13 @@ fn everything() -> State {
     rig.run(2, Command::SharedMembers { filter: "$share/g/x".into(), members: 12 });
     rig.run(3, Command::Part { bytes: bytes::Bytes::from_static(b"half a command"), last: false });
     rig.claim(3, clean("e"));
+    rig.run(1, Command::Settings(Change::SetUser { name: "user".into(), user: user() }));
+    for (_, change) in settings().into_iter().skip(2) {
+        rig.run(1, Command::Settings(change));
+    }
+    let rules = Rules(Arc::new(["allow user u publish qos=1 a/%c/#".parse().expect("a rule")]));
+    rig.run(1, Command::Settings(Change::SetRules { rules, expected: None }));
+    rig.run(1, Command::Drain { node: 2, drain: Some(Drain { rate_per_s: 500, for_good: false }) });
     rig.down(1, 3);
     rig.state
 }

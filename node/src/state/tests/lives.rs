@@ -111,11 +111,11 @@ fn routes_of_a_dead_life_are_void_at_once_and_swept_later() {
     let out = matched(&rig.state, "a", 0);
     assert_eq!((out.nodes.as_slice(), out.shared.len()), (&[1][..], 0));
 
-    let mut due = rig.state.due(&mut SweepCursor::default(), 100);
+    let mut due = rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 100);
     due.routes.sort();
     assert_eq!(due.routes, ["$share/g/a".into(), "a".into(), "a/+".into()] as [Box<str>; 3]);
     rig.run(1, Command::Sweep { clients: vec![], routes: due.routes });
-    assert!(rig.state.due(&mut SweepCursor::default(), 100).is_empty());
+    assert!(rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 100).is_empty());
     assert_eq!(rig.state.counts().routes, 1);
 
     // The node's next life starts without routes.
@@ -144,7 +144,7 @@ fn the_search_for_what_is_due_sees_every_claim_of_a_dead_life() {
     rig.down(1, 2);
     let (mut cursor, mut swept) = (SweepCursor::default(), 0);
     loop {
-        let due = rig.state.due(&mut cursor, 16);
+        let due = rig.state.due(rig.state.clock_ms(), &mut cursor, 16);
         if due.is_empty() {
             break;
         }

@@ -3,6 +3,8 @@
 mod bounds;
 mod delivery;
 mod dividing;
+mod draining;
+mod elsewhere;
 mod features;
 mod fencing;
 mod fixtures;

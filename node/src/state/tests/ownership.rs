@@ -76,7 +76,7 @@ fn a_session_ends_when_its_expiry_is_over_even_if_nobody_swept_it() {
     assert!(present);
     rig.release(1, "c", inc, WillFate::Discard);
     rig.tick(100_000);
-    assert_eq!(rig.state.due(&mut SweepCursor::default(), 9).clients, ["c".into()]);
+    assert_eq!(rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).clients, ["c".into()]);
     assert!(!rig.claim(1, persistent("c")).1);
 }
 
@@ -104,7 +104,7 @@ fn the_largest_expiry_never_comes() {
     let (inc, _) = rig.claim(1, Claim { expiry_s: u32::MAX, ..persistent("c") });
     rig.release(1, "c", inc, WillFate::Discard);
     rig.tick(u64::MAX / 2);
-    assert!(rig.state.due(&mut SweepCursor::default(), 9).is_empty());
+    assert!(rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).is_empty());
     assert!(rig.claim(1, persistent("c")).1);
 }
 
@@ -163,7 +163,7 @@ fn a_will_fires_after_its_delay() {
     rig.sweep("c");
     assert!(rig.delivered().is_empty());
     rig.tick(1);
-    assert_eq!(rig.state.due(&mut SweepCursor::default(), 9).clients, ["c".into()]);
+    assert_eq!(rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).clients, ["c".into()]);
     rig.sweep("c");
     assert_eq!(rig.delivered(), ["w"]);
     rig.sweep("c");
@@ -264,7 +264,7 @@ fn a_dead_owners_will_fires_when_swept() {
     rig.claim(1, Claim { will: will("alive", 0), ..clean("d") });
     rig.down(1, 2);
     assert_eq!(rig.state.owner("b"), None, "ownerless at once");
-    let mut due = rig.state.due(&mut SweepCursor::default(), 9).clients;
+    let mut due = rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).clients;
     due.sort();
     assert_eq!(due, ["a".into(), "b".into(), "c".into()]);
     due.push("d".into());
@@ -309,7 +309,7 @@ fn a_claim_settles_what_a_dead_owner_left() {
             "{delay_s} {waited_s} {clean_start}"
         );
         assert!(!rig.effects.iter().any(|e| matches!(e, Effect::TakenOver { .. })));
-        assert!(rig.state.due(&mut SweepCursor::default(), 9).is_empty());
+        assert!(rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).is_empty());
     }
 }
 

@@ -170,7 +170,7 @@ fn derived(state: &State) -> String {
             seen += &format!("{:?} {:?} {:?};", out.must_log, out.nodes, out.shared);
         }
     }
-    let mut due = state.due(&mut SweepCursor::default(), 100);
+    let mut due = state.due(state.clock_ms(), &mut SweepCursor::default(), 100);
     due.clients.sort();
     due.routes.sort();
     seen += &format!("{due:?} {:?}", state.waiting_shared(100));

@@ -177,7 +177,7 @@ impl Table {
     }
 
     fn sweep(&mut self) {
-        let due = self.rig.state.due(&mut SweepCursor::default(), 100);
+        let due = self.rig.state.due(self.rig.state.clock_ms(), &mut SweepCursor::default(), 100);
         if !due.is_empty() {
             self.run(1, Command::Sweep { clients: due.clients, routes: due.routes });
         }

@@ -317,7 +317,7 @@ fn what_ran_out_during_the_stop_has_run_out() {
         tell(&mut rig, node, 10_000 + DAY_MS);
     }
     assert!(rig.claim(1, watch).1);
-    let due = rig.state.due(&mut SweepCursor::default(), 9).clients;
+    let due = rig.state.due(rig.state.clock_ms(), &mut SweepCursor::default(), 9).clients;
     rig.run(1, Command::Sweep { clients: due, routes: vec![] });
     let mut fired = rig.delivered();
     fired.sort();

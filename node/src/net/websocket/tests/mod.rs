@@ -1,5 +1,6 @@
 mod frames;
 mod opening;
+mod origins;
 
 use super::WebSocket;
 

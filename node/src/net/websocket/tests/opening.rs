@@ -1,11 +1,15 @@
 use proptest::prelude::*;
 
-use crate::net::websocket::answer;
-use crate::net::websocket::upgrade::end_of;
+use crate::net::websocket::upgrade::{end_of, shown_origin};
+use crate::net::websocket::{OriginPolicy, Refusal};
 
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: broker.example:8083\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+fn answer(request: &[u8]) -> Result<String, Refusal> {
+    crate::net::websocket::answer(request, &OriginPolicy::default())
+}
 
 fn status(request: &str) -> String {
     match answer(request.as_bytes()) {
@@ -37,7 +41,7 @@ fn what_is_accepted() {
         ("Upgrade: websocket", "Upgrade: h2c\r\nUPGRADE: websocket"),
         ("Connection: Upgrade", "connection: keep-alive,UPGRADE"),
         ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: upgrade"),
-        ("Host", "Origin: https://app.example\r\nhOsT"),
+        ("Host", "Origin: https://broker.example\r\nhOsT"),
         ("Host", "Content-Length: 0\r\nHost"),
         ("Host", "Content-Length: 0\r\nContent-Length: 0\r\nHost"),
         ("broker.example:8083", "[::1]:8083"),
@@ -59,6 +63,11 @@ fn extensions_are_not_accepted() {
 fn what_is_refused() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for (expected, part, other) in [
+        ("403", "Host", "Origin: https://app.example\r\nHost"),
+        ("403", "Host", "Origin: null\r\nHost"),
+        ("403", "Host", "Origin:\r\nHost"),
+        ("403", "Host", "Origin: https://broker.example\r\nOrigin: https://broker.example\r\nHost"),
+        ("403", "Host", "Origin: https://br\u{f6}ker.example\r\nHost"),
         ("405", "GET", "POST"),
         ("405", "GET", "HEAD"),
         ("404", "/mqtt", "/"),
@@ -127,6 +136,16 @@ fn a_refusal_says_what_is_wrong() {
     let (_, body) = response.split_once("\r\n\r\n").expect("a body");
     assert_eq!(body, format!("{}\n", refusal.text));
     assert!(response.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{response}");
+}
+
+#[test]
+fn a_refused_page_learns_what_to_change_and_the_log_its_origin() {
+    let request = REQUEST.replace("Host", "Origin: https://evil.example\u{e9}\r\nHost");
+    let refusal = answer(request.as_bytes()).expect_err("refused");
+    assert!(refusal.text.contains("listeners.ws.allowed_origins"), "{}", refusal.text);
+    assert_eq!(shown_origin(request.as_bytes()), "https://evil.example\\xc3\\xa9");
+    let long = REQUEST.replace("Host", &format!("Origin: {}\r\nHost", "x".repeat(5_000)));
+    assert_eq!(shown_origin(long.as_bytes()).len(), 256);
 }
 
 proptest! {
