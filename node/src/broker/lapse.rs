@@ -199,7 +199,7 @@ impl Broker {
         }
     }
 
-    fn look_at_lease(self: &Arc<Self>) {
+    pub(super) fn look_at_lease(self: &Arc<Self>) {
         if self.may_acknowledge() {
             let lapsed = self.lapse.since_ms.swap(0, Ordering::AcqRel) != 0;
             self.serve_waiting(true);
@@ -221,8 +221,12 @@ impl Broker {
         }
     }
 
+    /// As long as things are so, since a request may wait again when they are not.
     fn serve_waiting(self: &Arc<Self>, leased: bool) {
-        while let Some(request) = self.lapse.pop() {
+        let is_so = || if leased { self.may_acknowledge() } else { !self.is_patient() };
+        while is_so()
+            && let Some(request) = self.lapse.pop()
+        {
             session::turn(|| request(self, leased));
         }
     }

@@ -75,7 +75,9 @@ impl Broker {
             let publication = held.message.borrow();
             let plan = self.plan(conn, &publication);
             if held.ticket.is_some() && !self.may_acknowledge_as(conn, &plan) {
-                if self.is_patient() {
+                // Nobody may have known of the lapse when this was read: only the end of it will call
+                // for it again.
+                if self.is_patient() && self.drain_when_leased(conn, 0) {
                     order.get_or_insert_default().put_back(held);
                     return;
                 }

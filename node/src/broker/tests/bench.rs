@@ -78,16 +78,29 @@ pub struct Bench {
     network: Network,
     /// What the nodes' wall clocks show.
     pub wall_ms: u64,
+    patience_ms: u64,
     _shutdown: watch::Sender<bool>,
 }
 
 impl Bench {
-    /// Nodes that live, hold leases, and have applied all there is.
+    /// Nodes that live, hold leases, and have applied all there is. Nobody waits for a lease that is
+    /// away.
     pub async fn start(nodes: u64) -> Self {
+        Self::with_patience(nodes, 0).await
+    }
+
+    /// As [`Bench::start`], but requests wait so long for a lease; `Broker::look_at_lease` when a test says so.
+    pub async fn with_patience(nodes: u64, patience_ms: u64) -> Self {
         let network = Network::of(nodes).await;
         let (shutdown, stop) = watch::channel(false);
-        let mut bench =
-            Self { nodes: Vec::new(), log: Vec::new(), network, wall_ms: 1_000_000, _shutdown: shutdown };
+        let mut bench = Self {
+            nodes: Vec::new(),
+            log: Vec::new(),
+            network,
+            wall_ms: 1_000_000,
+            patience_ms,
+            _shutdown: shutdown,
+        };
         for id in 1..=nodes {
             let channels = Arc::new(bench.network.channels[id as usize - 1].clone());
             let forwarder = Forwarder::start(ForwardConfig::default(), id, channels, stop.clone());
@@ -115,8 +128,8 @@ impl Bench {
             proposer: hand.clone(),
             forwarder: forwarder.clone(),
             lease: lease.clone(),
-            // A test decides when there is a lease; nobody waits for it.
-            lapse: LapseRules { patience_ms: 0, ..LapseRules::default() },
+            // A test decides when there is a lease.
+            lapse: LapseRules { patience_ms: self.patience_ms, ..LapseRules::default() },
             permissions: Permissions::default(),
             disk_is_short: Box::new(|| false),
             runtime: tokio::runtime::Handle::current(),

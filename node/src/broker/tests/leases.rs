@@ -22,6 +22,30 @@ async fn a_forward_that_is_taken_over_is_not_acknowledged_without_a_lease() {
     assert!(!publisher.take().contains(&"PUBACK 1 00".into()));
 }
 
+/// A's client publishes at QoS 1 to B's subscriber, then something retained, which must not overtake
+/// the first. The frame is taken over while A's lease is away, of which nobody knew when the second was
+/// read. With the lease back it goes on. Fails if `Broker::drain_held` puts it back and nothing more.
+#[tokio::test]
+async fn what_waited_for_a_forward_goes_on_with_the_lease() {
+    let mut bench = Bench::with_patience(2, u64::from(u32::MAX)).await;
+    let mut reader = bench.subscriber(B, "reader", 0, "t", Q1).await;
+    let mut publisher = bench.client(A, "publisher", 0).await;
+    bench.proxy(B).hold();
+    publisher.publish("t", "x", Q1);
+    publisher.retain("u", "y", Q1);
+    bench.node(A).lease.lapse();
+    bench.proxy(B).release();
+    assert_eq!(reader.wait(1).await, ["PUBLISH t x q1 id 1"]);
+    eventually(|| bench.node(A).forwarder.stats().queued_bytes == 0).await;
+    assert!(publisher.take().is_empty());
+    assert!(bench.waiting(A).is_empty());
+    bench.node(A).lease.grant();
+    bench.broker(A).look_at_lease();
+    session::flush();
+    assert_eq!(publisher.wait(1).await, ["PUBACK 1 00"]);
+    assert!(matches!(&bench.waiting(A)[..], [Command::Publish { message, .. }] if &*message.topic == "u"));
+}
+
 /// B's subscription is applied everywhere, but B learns of it only when its lease has lapsed, as
 /// after a pause: it may have been declared down meanwhile, its route gone, and a SUBACK would
 /// promise what no node keeps. With the lease regained the SUBACK leaves; with the life over it
