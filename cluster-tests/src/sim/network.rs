@@ -20,6 +20,8 @@ const FAILED_DIAL_PAUSE: Duration = Duration::from_millis(100);
 /// Dials the simulated network.
 pub fn connector() -> Connector {
     Connector::plain(|endpoint| {
+        // By default h2 forgets a stream that it has reset after a second of the real clock.
+        let endpoint = endpoint.http2_reset_stream_duration(Duration::MAX);
         endpoint.connect_with_connector_lazy(tower::service_fn(|uri: Uri| async move {
             let host = uri.host().unwrap_or_default().to_owned();
             match TcpStream::connect((host, uri.port_u16().unwrap_or_default())).await {

@@ -15,6 +15,9 @@ use rookery::state::limits::{NodeLimits, QueueLimits};
 use rookery::state::{FEATURE_LEVEL, NodeId, NodeInfo};
 use rookery::store::{Identity, LogStore, MemoryDisk, MemorySync};
 use tokio::runtime::Handle;
+use tonic::codegen::http::{HeaderValue, Response, header};
+use tonic::service::Routes;
+use tower::util::MapResponseLayer;
 use turmoil::net::TcpListener;
 
 use super::network::{connector, incoming};
@@ -154,7 +157,7 @@ impl Machine {
         .await?;
         *self.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member.clone());
         let peers = TcpListener::bind(("0.0.0.0", PEER_PORT)).await?;
-        tokio::spawn(peer::serve(member.routes(), incoming(peers), std::future::pending()));
+        tokio::spawn(peer::serve(undated(member.routes()), incoming(peers), std::future::pending()));
         tokio::spawn(trace_applied(self.number, member.raft.clone()));
         tokio::spawn(raft::scoped(operate(member.raft.clone(), world.clone())));
         if self.number == 1 && member.raft.initialize(self.as_peer()).await? {
@@ -184,6 +187,16 @@ async fn operate(raft: raft::Node, world: World) {
             world.tried(&change, outcome.is_ok());
         }
     }
+}
+
+/// Answers would tell the time of the real clock, which takes more or fewer bytes in another run.
+fn undated(routes: Routes) -> Routes {
+    const DATE: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+    let dated = MapResponseLayer::new(|mut response: Response<_>| {
+        response.headers_mut().insert(header::DATE, DATE);
+        response
+    });
+    Routes::from(routes.into_axum_router().layer(dated))
 }
 
 /// Only its secret is ever used, and is the same in all runs: the simulated network is not encrypted.
