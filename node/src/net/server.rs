@@ -37,8 +37,9 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts `loops` (at least one) threads, named `mqtt-0` and so on, and as many for TLS handshakes,
-    /// named `tls-0` and so on. Nobody is served before [`Server::open`].
+    /// Starts `loops` (at least one) threads, named `mqtt-0` and so on, and half as many for TLS
+    /// handshakes, named `tls-0` and so on: a flood of them leaves cores to those who are in. Nobody is
+    /// served before [`Server::open`].
     ///
     /// # Errors
     /// The system refuses threads or descriptors.
@@ -46,7 +47,7 @@ impl Server {
         let door = Arc::new(Door::new(context.limits.accept_rate));
         let loops = loops.max(1);
         let steps_max = (context.limits.handshakes_max as usize).max(STEPS_MIN);
-        let shakers = Arc::new(Workers::start("tls", loops, steps_max, Step::take)?);
+        let shakers = Arc::new(Workers::start("tls", loops.div_ceil(2), steps_max, Step::take)?);
         let mut mailboxes = Vec::new();
         let mut threads = Vec::new();
         for index in 0..loops {
