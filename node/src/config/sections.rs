@@ -416,7 +416,7 @@ section! {
         max_connections: u32 = 100_000, range(1..=10_000_000);
         /// Most connections accepted a second on this node; the others wait in the system's backlog.
         /// 0: as many as come.
-        accept_rate: u32 = 2_000, range(0..=1_000_000);
+        accept_rate: u32 = 1_000, range(0..=1_000_000);
         /// Most connections at a time that have not sent their CONNECT yet; the oldest makes room
         /// for a new one.
         max_half_open: u32 = 10_000, range(1..=1_000_000);
