@@ -1,6 +1,6 @@
 //! What a thousand clients notice of strangers who want all of a node's attention, and what is left of
 //! these in its memory. Quiet and attacked times alternate, so that whatever else the machine does
-//! falls into both; the attackers have the lowest priority, since their cores are the nodes' too.
+//! falls into both; the attackers get idle cores only, since these are the nodes' too.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};

@@ -1,7 +1,7 @@
 //! A node dies, and all its clients come to the others; see `scripts/storm`.
 //!
 //! ```text
-//! storm [--clients 15000] [--steady 1000] [--messages 500] [--rate 2000] [--leader]
+//! storm [--clients 15000] [--steady 1000] [--messages 2000] [--rate 1000] [--leader]
 //! ```
 
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ const USAGE: &str = "usage: storm [--clients N] [--steady N] [--messages PER_S] 
 
 fn parse() -> Option<Plan> {
     let mut plan =
-        Plan { clients: 15_000, steady: 1_000, messages_per_s: 500, accept_rate: 2_000, leader: false };
+        Plan { clients: 15_000, steady: 1_000, messages_per_s: 2_000, accept_rate: 1_000, leader: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--leader" {

@@ -161,7 +161,7 @@ impl Engine {
             } else if now - progress.1 > STALL {
                 return Err(io::Error::other(format!("nothing delivered for {STALL:?}: a message was lost")));
             }
-            self.poll.poll(&mut events, Some((end - now).min(Duration::from_millis(100))))?;
+            super::poll(&mut self.poll, &mut events, (end - now).min(Duration::from_millis(100)))?;
             self.now_us = self.start.elapsed().as_micros() as u64;
             for event in &events {
                 let conn = event.token().0;

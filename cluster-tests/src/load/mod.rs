@@ -10,8 +10,11 @@ mod priority;
 mod sessions;
 mod steady;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use mio::{Events, Poll};
 
 pub use engine::run;
 pub use idle::Idle;
@@ -128,4 +131,12 @@ pub fn cpu_seconds(pid: u32) -> std::io::Result<f64> {
     let ticks = ticks.ok_or_else(|| std::io::Error::other("unexpected /proc/<pid>/stat"))?;
     // USER_HZ is 100 on every Linux that Rust runs on.
     Ok(ticks as f64 / 100.0)
+}
+
+/// Waits for events; a signal to this process is none.
+pub(crate) fn poll(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
+    match poll.poll(events, Some(timeout)) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        done => done,
+    }
 }

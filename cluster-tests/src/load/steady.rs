@@ -195,7 +195,7 @@ impl Engine {
                 next = (next + 1) % self.templates.len();
                 sent += 1;
             }
-            self.poll.poll(&mut events, Some(TICK))?;
+            super::poll(&mut self.poll, &mut events, TICK)?;
             for event in &events {
                 let at = event.token().0;
                 if event.is_writable() {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::load::frames::{Frame, split};
-use crate::load::{low_priority, own_thread};
+use crate::load::{self, low_priority, own_thread};
 use crate::mqtt::{Options, Version, connect};
 
 /// Connections per source address: with many, the kernel searches long for a free port, and holds up
@@ -154,7 +154,7 @@ impl Engine {
                 }
             }
             let pause = if self.wanting.is_empty() { 10 } else { 0 };
-            self.poll.poll(&mut events, Some(Duration::from_millis(pause)))?;
+            load::poll(&mut self.poll, &mut events, Duration::from_millis(pause))?;
             for event in &events {
                 self.event(event.token().0);
             }
