@@ -17,7 +17,8 @@ fn run(seed: u64) -> String {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in [1, 2] {
+    // 94 takes long, resets streams, and has differed.
+    for seed in [1, 2, 94] {
         let first = run(seed);
         assert!(first.contains("trace "), "{first}");
         assert_eq!(first, run(seed), "seed {seed}");
