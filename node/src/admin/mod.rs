@@ -4,6 +4,7 @@
 mod control;
 mod guard;
 mod handlers;
+mod log;
 mod metrics;
 pub mod nodes;
 mod reply;
@@ -15,5 +16,6 @@ mod tests;
 
 pub use control::*;
 pub use guard::Hosts;
+pub use log::LogRequest;
 pub use metrics::{encode, registry};
 pub use server::{router, serve};

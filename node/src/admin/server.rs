@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::control::Control;
 use super::guard::{Hosts, guard};
-use super::{handlers, nodes, reply, settings};
+use super::{handlers, log, nodes, reply, settings};
 
 /// Largest request body, bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -56,6 +56,7 @@ pub fn router(control: Arc<dyn Control>, hosts: Hosts) -> Router {
         .route("/bans", get(settings::handlers::bans))
         .route("/bans/{kind}/{value}", put(settings::handlers::ban).delete(settings::handlers::lift_ban))
         .route("/acl/check", post(settings::handlers::check))
+        .route("/log", get(log::get).put(log::put).delete(log::delete))
         .fallback(reply::no_such_path)
         .layer(from_fn_with_state(Arc::new(hosts), guard));
     Router::new()

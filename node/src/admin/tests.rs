@@ -308,6 +308,21 @@ async fn only_this_machine_may_change_things() {
 }
 
 #[tokio::test]
+async fn what_is_logged_is_changed_from_this_machine_only_and_for_a_bounded_time() {
+    let fake = Arc::new(Fake::default());
+    let change = |for_s: u64| json!({"filter": "debug", "for_s": for_s});
+    for for_s in [0, crate::logging::FOR_MAX_S + 1] {
+        assert_eq!(call("PUT", "/api/v1/log").json(change(for_s)).send(&fake).await.0, 400, "{for_s}");
+    }
+    for method in ["PUT", "DELETE"] {
+        let call = call(method, "/api/v1/log").json(change(1)).from("192.0.2.1:5000");
+        assert_eq!(call.send(&fake).await.0, 403, "{method}");
+    }
+    // Nothing has started logging in this process.
+    assert_eq!(call("GET", "/api/v1/log").send(&fake).await.0, 503);
+}
+
+#[tokio::test]
 async fn web_pages_of_other_origins_are_refused() {
     let fake = Arc::new(Fake::default());
     for host in ["evil.example", "evil.example:18083", "", "127.0.0.1.evil.example", "[::1]evil"] {

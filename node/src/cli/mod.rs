@@ -11,6 +11,7 @@ mod dev;
 mod exit;
 mod failover;
 mod input;
+mod log;
 mod man;
 mod mqtt;
 mod node;
@@ -53,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Cluster(command) => block_on(cluster::run(command, format)),
         Command::Node(command) => block_on(node::run(command, format)),
         Command::Clients(command) => block_on(clients::run(command, format)),
+        Command::Log(command) => block_on(log::run(command, format)),
         Command::Mqtt(command) => block_on(mqtt::run(command, format)),
         Command::Failover(command) => block_on(failover::run(command, format)),
     }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
 pub use origin::{Effective, EffectiveKey};
+pub(crate) use sections::log_level;
 pub use sections::{
     ApiConfig, AuthConfig, ClusterConfig, DrainConfig, HttpAuthConfig, JwtConfig, LimitsConfig, LogConfig,
     MqttConfig, NodeConfig, SharedConfig, TcpConfig, TlsConfig, WsConfig,

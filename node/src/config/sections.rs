@@ -578,8 +578,9 @@ fn rules_at_most(rules: &[GroupRule]) -> Result<(), String> {
     }
 }
 
-/// A filter's bare words are levels; left to itself, the filter takes a misspelt level for a module.
-fn log_level(level: &str) -> Result<(), String> {
+/// Whether this says what is to be logged: levels and `TARGET=LEVEL`, separated by commas. A filter's
+/// bare words are levels; left to itself, the filter takes a misspelt level for a module.
+pub(crate) fn log_level(level: &str) -> Result<(), String> {
     let is_level = |word: &str| ["error", "warn", "info", "debug", "trace", "off"].contains(&word.trim());
     let each = |part: &str| is_level(part.rsplit('=').next().unwrap_or(part));
     if level.split(',').all(each) && level.parse::<tracing_subscriber::filter::Targets>().is_ok() {

@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod failover;
+mod log;
 mod mqtt;
 mod node;
 mod value;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 pub use access::{AclCommand, BanCommand, RulesCommand, UsersCommand};
 pub use cluster::ClusterCommand;
 pub use failover::{FailoverCommand, FailoverTestArgs};
+pub use log::LogCommand;
 pub use mqtt::{MqttArgs, MqttCommand, Protocol};
 pub use node::NodeCommand;
 
@@ -67,6 +69,9 @@ pub enum Command {
     /// Keep clients, users and addresses out.
     #[command(subcommand)]
     Ban(BanCommand),
+    /// Look at what a node logs, or change it.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Publish and subscribe.
     #[command(subcommand)]
     Mqtt(MqttCommand),
@@ -244,6 +249,9 @@ mod tests {
             "rookery ban ls",
             "rookery ban add address 10.0.0.0/8 --reason x --for 1h",
             "rookery ban rm client c",
+            "rookery log level",
+            "rookery log level info,rookery::peer=debug --for 10m --api a:1",
+            "rookery log level --reset -o json",
             "rookery config check --config f",
             "rookery -o json config example",
             "rookery config show --config f --set a=b --origin -o json",
@@ -271,6 +279,8 @@ mod tests {
             "rookery users add u secret",
             "rookery rules rm 0",
             "rookery ban add host x",
+            "rookery log level debug --reset",
+            "rookery log level --for 10m",
             "rookery users scram u --iterations 4095",
             "rookery mqtt pub -q 3 a b",
             "rookery failover",

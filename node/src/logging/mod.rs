@@ -1,26 +1,42 @@
 //! Log lines to stderr, and what a panic looks like.
 
-use std::io::Write as _;
+mod filter;
 
-use tracing_subscriber::EnvFilter;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+pub use filter::{FILTER_MAX_BYTES, FOR_MAX_S, Filter, FilterError, InForce};
 
 use crate::config::{LogConfig, LogFormat};
 
+/// Of this process, once [`init`] has started logging.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
 /// Starts logging. `log.level` decides, unless `RUST_LOG` is set, which developers expect to win.
 pub fn init(config: &LogConfig) {
-    let filter = std::env::var("RUST_LOG")
+    let (configured, directives) = std::env::var("RUST_LOG")
         .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        // openraft warns of every heartbeat that a dead peer misses; this node says it once.
-        .unwrap_or_else(|| EnvFilter::new(format!("openraft=error,audit=info,{}", config.level)));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match config.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        .and_then(|text| tracing_subscriber::EnvFilter::try_new(&text).ok().map(|filter| (text, filter)))
+        .unwrap_or_else(|| filter::of_level(&config.level));
+    let builder = tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
+    let (apply, started) = match config.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(false).with_filter_reloading();
+            (filter::applier(builder.reload_handle()), builder.try_init())
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            (filter::applier(builder.reload_handle()), builder.try_init())
+        }
     };
-    if started.is_err() {
+    if started.is_err() || FILTER.set(Filter::new(configured, apply)).is_err() {
         tracing::debug!("logging was started before");
     }
+}
+
+/// What is logged; `None` before [`init`].
+pub fn filter() -> Option<&'static Filter> {
+    FILTER.get()
 }
 
 /// Makes a panic of any thread end the process: half a node that answers is worse than a node
