@@ -128,6 +128,8 @@ pub(super) struct Listener {
     pub options: Arc<ListenerOptions>,
     /// It may have clients waiting.
     pub ready: bool,
+    /// By the loop's clock; until then they wait.
+    pub admits_at_ms: u64,
     /// Clients may wait for whom there was no descriptor; no event will tell of them again.
     pub starved: bool,
     spare: Option<File>,
@@ -148,7 +150,7 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into());
-        Ok(Self { socket, options, ready: true, starved: false, spare: spare() })
+        Ok(Self { socket, options, ready: true, admits_at_ms: 0, starved: false, spare: spare() })
     }
 
     pub fn accept(&mut self) -> Accepted {

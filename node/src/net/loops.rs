@@ -50,8 +50,6 @@ pub(super) struct Loop {
     /// The listener that is asked first in this turn, so that none is always the last.
     first_listener: usize,
     door: Arc<Door>,
-    /// Until then the door is closed.
-    admits_at_ms: u64,
     slots: Slab<Slot>,
     next_generation: u32,
     wheel: Wheel,
@@ -91,7 +89,6 @@ impl Loop {
             listeners: Vec::new(),
             first_listener: 0,
             door,
-            admits_at_ms: 0,
             slots: Slab::new(),
             next_generation: 1,
             wheel: Wheel::new(),
@@ -176,12 +173,14 @@ impl Loop {
 
     /// When to look for clients of which no event will tell again.
     fn accepts_at_ms(&self) -> Option<u64> {
-        let any = |waits: fn(&Listener) -> bool| self.accepting && self.listeners.iter().any(waits);
-        if any(|listener| listener.ready) {
-            Some(if self.pauses() { self.now_ms + RETRY_MS } else { self.admits_at_ms })
-        } else {
-            any(|listener| listener.starved).then_some(self.now_ms + RETRY_MS)
-        }
+        let listeners = self.listeners.iter().filter(|_| self.accepting);
+        let retry_ms = self.now_ms + RETRY_MS;
+        let look = |listener: &Listener| match (listener.ready, listener.starved) {
+            (true, _) if self.pauses() => Some(retry_ms),
+            (true, _) => Some(listener.admits_at_ms),
+            (false, starved) => starved.then_some(retry_ms),
+        };
+        listeners.filter_map(look).min()
     }
 
     /// Whether nobody is accepted for being overloaded.
@@ -457,7 +456,7 @@ impl Loop {
     }
 
     fn accept(&mut self) {
-        if !self.accepting || self.now_ms < self.admits_at_ms || self.pauses() {
+        if !self.accepting || self.pauses() {
             return;
         }
         self.first_listener += 1;
@@ -465,11 +464,11 @@ impl Loop {
         for index in (0..count).map(|index| (first + index) % count) {
             for _ in 0..ACCEPTS_PER_TURN {
                 let listener = &mut self.listeners[index];
-                if !listener.ready {
+                if !listener.ready || self.now_ms < listener.admits_at_ms {
                     break;
                 }
                 if let Err(wait_ms) = self.door.admit(&listener.options.share) {
-                    self.admits_at_ms = self.now_ms + wait_ms;
+                    listener.admits_at_ms = self.now_ms + wait_ms;
                     break;
                 }
                 let options = listener.options.clone();

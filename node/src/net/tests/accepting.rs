@@ -1,7 +1,7 @@
 //! Who is accepted when, and what becomes of who is too many.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,16 @@ fn crowd(running: &Running, count: usize) -> Vec<TcpStream> {
         .collect()
 }
 
+/// Opens another listener.
+fn also_listen(running: &Running, share: Share) -> SocketAddr {
+    let options = ListenerOptions { share: Arc::new(share), ..ListenerOptions::new(Kind::Tcp) };
+    let bound = Bound::new("127.0.0.1:0".parse().expect("an address"), options, "listeners.tcp.bind", 1);
+    let bound = bound.expect("a free port");
+    let address = bound.address();
+    running.server.open(bound).expect("listens");
+    address
+}
+
 #[test]
 fn what_comes_beyond_the_rate_waits_and_nobody_is_lost() {
     // Two at once, and then 40 a second, shared by both loops.
@@ -41,12 +51,7 @@ fn what_comes_beyond_the_rate_waits_and_nobody_is_lost() {
 #[test]
 fn a_listener_has_a_rate_and_a_bound_of_its_own() {
     let running = start(Kind::Tcp, Limits::default(), 1);
-    let share = Arc::new(Share::new(Some(2), Rate::new(20, 50)));
-    let options = ListenerOptions { share, ..ListenerOptions::new(Kind::Tcp) };
-    let bound = Bound::new("127.0.0.1:0".parse().expect("an address"), options, "listeners.tcp.bind", 1);
-    let bound = bound.expect("a free port");
-    let address = bound.address();
-    running.server.open(bound).expect("listens");
+    let address = also_listen(&running, Share::new(Some(2), Rate::new(20, 50)));
     let narrow = |id: &str| {
         let mut stream = TcpStream::connect(address).expect("listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
@@ -71,6 +76,21 @@ fn a_listener_has_a_rate_and_a_bound_of_its_own() {
     while narrow("e").1 != "CONNACK 00" {
         assert!(env::now() < deadline, "its place is not free again");
     }
+}
+
+#[test]
+fn a_listener_that_makes_its_clients_wait_holds_up_no_other() {
+    let running = start(Kind::Tcp, Limits::default(), 1);
+    // One a second.
+    let address = also_listen(&running, Share::new(None, Rate::new(1, 1)));
+    let _crowd: Vec<_> = (0..30).map(|_| TcpStream::connect(address).expect("listens")).collect();
+    running.until("the first of them is in", |r| r.context.counters.get(Metric::Sockets) == 1);
+    let began = env::now();
+    // One after the other: they would share its seconds.
+    for i in 0..20 {
+        connect(&running, &v5(&format!("c{i}")));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]
