@@ -210,13 +210,7 @@ impl Engine {
         for i in std::mem::take(&mut self.dirty) {
             let conn = &mut self.conns[i];
             conn.dirty = false;
-            while !conn.out.is_empty() {
-                match conn.stream.write(&conn.out) {
-                    Ok(written) => drop(conn.out.drain(..written)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                }
-            }
+            super::flush(&mut conn.stream, &mut conn.out)?;
         }
         Ok(())
     }

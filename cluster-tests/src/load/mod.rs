@@ -10,10 +10,11 @@ mod priority;
 mod sessions;
 mod steady;
 
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mio::net::TcpStream;
 use mio::{Events, Poll};
 
 pub use engine::run;
@@ -133,10 +134,22 @@ pub fn cpu_seconds(pid: u32) -> std::io::Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
+/// Writes what the socket takes of `out`, which keeps the rest.
+fn flush(stream: &mut TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
+    while !out.is_empty() {
+        match stream.write(out) {
+            Ok(written) => drop(out.drain(..written)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Waits for events; a signal to this process is none.
 pub(crate) fn poll(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
     match poll.poll(events, Some(timeout)) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
         done => done,
     }
 }

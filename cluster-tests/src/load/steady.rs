@@ -226,14 +226,7 @@ impl Engine {
 
     fn flush(&mut self, at: usize) -> io::Result<()> {
         let conn = &mut self.conns[at];
-        while !conn.out.is_empty() {
-            match conn.stream.write(&conn.out) {
-                Ok(written) => drop(conn.out.drain(..written)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        super::flush(&mut conn.stream, &mut conn.out)
     }
 
     fn read(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<()> {

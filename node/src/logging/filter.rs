@@ -102,7 +102,7 @@ impl Filter {
     /// It is not a filter; nothing has changed.
     pub fn set(&self, text: &str, lasting: Option<Duration>) -> Result<u64, FilterError> {
         let (full, filter) = parse(text)?;
-        self.put(full, filter, lasting)
+        self.put(&mut self.now.lock(), full, filter, lasting)
     }
 
     /// Puts the configured filter in force again.
@@ -110,9 +110,7 @@ impl Filter {
     /// # Errors
     /// As [`Filter::set`].
     pub fn reset(&self) -> Result<(), FilterError> {
-        let filter = EnvFilter::try_new(&self.configured);
-        let filter = filter.map_err(|error| FilterError::Unusable(error.to_string()))?;
-        self.put(self.configured.clone(), filter, None).map(|_| ())
+        self.put_back(&mut self.now.lock())
     }
 
     /// Does that if nothing has been changed since the change of this number. Whether it did.
@@ -120,15 +118,27 @@ impl Filter {
     /// # Errors
     /// As [`Filter::set`].
     pub fn expire(&self, change: u64) -> Result<bool, FilterError> {
-        let is_last = self.now.lock().changes == change;
+        let mut now = self.now.lock();
+        let is_last = now.changes == change;
         if is_last {
-            self.reset()?;
+            self.put_back(&mut now)?;
         }
         Ok(is_last)
     }
 
-    fn put(&self, text: String, filter: EnvFilter, lasting: Option<Duration>) -> Result<u64, FilterError> {
-        let mut now = self.now.lock();
+    fn put_back(&self, now: &mut Now) -> Result<(), FilterError> {
+        let filter = EnvFilter::try_new(&self.configured);
+        let filter = filter.map_err(|error| FilterError::Unusable(error.to_string()))?;
+        self.put(now, self.configured.clone(), filter, None).map(|_| ())
+    }
+
+    fn put(
+        &self,
+        now: &mut Now,
+        text: String,
+        filter: EnvFilter,
+        lasting: Option<Duration>,
+    ) -> Result<u64, FilterError> {
         (self.apply)(filter).map_err(FilterError::Unusable)?;
         let until = lasting.map(|lasting| env::now() + lasting);
         *now = Now { filter: text, until, changes: now.changes + 1 };
