@@ -6,7 +6,7 @@
 //! send it again.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::caller;
+use super::caller::Callers;
 
 /// Bytes that pass at once.
 const CHUNK_BYTES: usize = 16 << 10;
@@ -53,8 +53,6 @@ pub struct Links {
 struct Ways {
     /// By who sends, then by who is sent to.
     ways: Vec<Vec<watch::Sender<Way>>>,
-    /// Where the cluster's nodes have their files, by which callers are told apart.
-    dir: PathBuf,
 }
 
 impl Ways {
@@ -70,12 +68,13 @@ impl Links {
     /// When an address is in use.
     pub fn start(dir: &Path, peers: &[(SocketAddr, SocketAddr)]) -> Self {
         let to_all = || peers.iter().map(|_| watch::Sender::new(Way::default())).collect();
-        let ways = Arc::new(Ways { ways: peers.iter().map(|_| to_all()).collect(), dir: dir.to_owned() });
+        let ways = Arc::new(Ways { ways: peers.iter().map(|_| to_all()).collect() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime for the links");
         for (at, (front, peer)) in peers.iter().enumerate() {
             let listener = runtime.block_on(TcpListener::bind(front)).expect("a free port of this test");
-            runtime.spawn(serve(listener, at + 1, *peer, ways.clone()));
+            let callers = Callers::new(dir).expect("the kernel tells about sockets (CONFIG_INET_DIAG)");
+            runtime.spawn(serve(listener, at + 1, *peer, callers, ways.clone()));
         }
         let fronts = peers.iter().map(|(front, _)| *front).collect();
         Links { fronts, ways, runtime: Some(runtime) }
@@ -132,11 +131,12 @@ impl Drop for Links {
     }
 }
 
-async fn serve(listener: TcpListener, to: usize, peer: SocketAddr, ways: Arc<Ways>) {
-    let Ok(front) = listener.local_addr() else { return };
-    while let Ok((called, from_address)) = listener.accept().await {
+async fn serve(listener: TcpListener, to: usize, peer: SocketAddr, mut callers: Callers, ways: Arc<Ways>) {
+    let front = listener.local_addr().expect("a bound listener");
+    loop {
+        let (called, from_address) = listener.accept().await.expect("room for a connection");
         // Before the caller is known nothing may pass; one who is gone needs nothing.
-        let Some(from) = caller::node_of(&ways.dir, from_address, front) else { continue };
+        let Some(from) = callers.node_of(from_address, front) else { continue };
         let (there, back) = (ways.follow(from, to), ways.follow(to, from));
         tokio::spawn(async move {
             // The node may be down: the caller sees the end of its connection.
