@@ -39,18 +39,16 @@ impl Broker {
         }
         let plan = self.plan(conn, publication);
         let lapsed = ticket.is_some() && !self.may_acknowledge_as(conn, &plan);
-        if lapsed && !self.is_patient() {
-            answer(conn, ticket, ReasonCode::UnspecifiedError);
-            return 0;
-        }
         let mut order = conn.publish_order().lock();
-        if order.as_deref().is_some_and(PublishOrder::is_over) {
+        if order.as_deref().is_some_and(PublishOrder::is_over)
+            || self.refused(conn, &mut order, ticket, lapsed)
+        {
             return 0;
         }
         self.fence(conn, &mut order, plan.path);
         let held = order.as_deref().is_some_and(|o| !o.admits(plan.path));
         if lapsed && !self.drain_when_leased(conn, publication.payload.len()) {
-            answer(conn, ticket, ReasonCode::UnspecifiedError);
+            refuse(conn, &mut order, ticket);
             return 0;
         }
         if held || lapsed {
@@ -74,14 +72,18 @@ impl Broker {
             }
             let publication = held.message.borrow();
             let plan = self.plan(conn, &publication);
-            if held.ticket.is_some() && !self.may_acknowledge_as(conn, &plan) {
+            let lapsed = held.ticket.is_some() && !self.may_acknowledge_as(conn, &plan);
+            if self.refused(conn, &mut order, held.ticket, lapsed) {
+                continue;
+            }
+            if lapsed {
                 // Nobody may have known of the lapse when this was read: only the end of it will call
                 // for it again.
-                if self.is_patient() && self.drain_when_leased(conn, 0) {
+                if self.drain_when_leased(conn, 0) {
                     order.get_or_insert_default().put_back(held);
                     return;
                 }
-                answer(conn, held.ticket, ReasonCode::UnspecifiedError);
+                refuse(conn, &mut order, held.ticket);
                 continue;
             }
             self.fence(conn, &mut order, plan.path);
@@ -94,6 +96,35 @@ impl Broker {
         if order.as_deref().is_none_or(PublishOrder::is_settled) {
             conn.publishes_settled();
         }
+    }
+
+    /// Refuses an acknowledged publish for want of a lease: for its own, `lapsed`, or for that of one
+    /// before it of which the publisher may not have heard yet.
+    fn refused(
+        &self,
+        conn: &Arc<Conn>,
+        order: &mut Option<Box<PublishOrder>>,
+        ticket: Option<AckTicket>,
+        lapsed: bool,
+    ) -> bool {
+        let follows = || {
+            ticket.is_some()
+                && order.as_deref().is_some_and(PublishOrder::has_refused)
+                && conn.follows_refused()
+        };
+        if lapsed {
+            let is_refused = !self.is_patient() || follows();
+            if is_refused {
+                refuse(conn, order, ticket);
+            }
+            return is_refused;
+        }
+        // What a node without a lease serves all the same has nothing to do with what it does not.
+        let is_refused = follows() && self.may_acknowledge();
+        if is_refused {
+            answer(conn, ticket, ReasonCode::UnspecifiedError);
+        }
+        is_refused
     }
 
     /// Whether this node may acknowledge a publish with this plan: it has its lease, or nobody but
@@ -384,6 +415,14 @@ fn lane_of(conn: &Conn) -> u16 {
 fn answer(conn: &Arc<Conn>, ticket: Option<AckTicket>, reason: ReasonCode) {
     if let Some(ticket) = ticket {
         conn.acknowledge(ticket, reason);
+    }
+}
+
+/// Refuses a publish for want of a lease.
+fn refuse(conn: &Arc<Conn>, order: &mut Option<Box<PublishOrder>>, ticket: Option<AckTicket>) {
+    if let Some(ticket) = ticket {
+        order.get_or_insert_default().note_refused();
+        conn.refuse_publish(ticket, ReasonCode::UnspecifiedError);
     }
 }
 

@@ -249,4 +249,8 @@ impl Service for Front {
     fn clock_ms(&self) -> u64 {
         self.broker.clock().now_ms()
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        env::boot_ms()
+    }
 }

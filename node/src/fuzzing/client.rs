@@ -199,6 +199,10 @@ impl Service for Echo {
     fn clock_ms(&self) -> u64 {
         0
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        0
+    }
 }
 
 /// What lies between the bytes of a client and MQTT: nothing, unless it says so.

@@ -182,6 +182,10 @@ impl Service for Slow {
     fn clock_ms(&self) -> u64 {
         self.known.lock().clock_ms
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.clock_ms()
+    }
 }
 
 struct Run {

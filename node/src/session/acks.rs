@@ -14,6 +14,10 @@ pub const FILTERS_AT_ONCE: usize = 256;
 /// Filters that weigh as much as one more request.
 const FILTERS_PER_REQUEST: usize = 16;
 
+/// For how long, after the client was told that a publish is refused, its further ones may have been
+/// sent before it heard of it.
+const REFUSAL_UNHEARD_MS: u64 = 1_000;
+
 /// What a SUBSCRIBE or UNSUBSCRIBE counts for.
 fn weight(filters: usize, requests_max: u16) -> u16 {
     if filters > FILTERS_AT_ONCE {
@@ -29,6 +33,14 @@ struct Owed {
     answer: Option<ReasonCode>,
 }
 
+/// A publish that was refused, and that the client will send again.
+#[derive(Debug)]
+struct Refusal {
+    ticket: AckTicket,
+    /// When the refusal left, on [`Service::monotonic_ms`](super::Service::monotonic_ms).
+    told_ms: Option<u64>,
+}
+
 /// What is known of the client's own QoS 1 and 2 publishes and requests.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
@@ -36,6 +48,8 @@ pub(super) struct Receiving {
     owed: VecDeque<Owed>,
     /// The ticket of the first of them.
     first: u64,
+    /// The last one that was refused for want of a lease.
+    refusal: Option<Refusal>,
     /// How many of them are QoS 1.
     at_least_once: u16,
     /// QoS 2 packet ids from PUBLISH to PUBREL.
@@ -156,10 +170,45 @@ impl Conn {
         let stalled = self.with_out(|out| {
             take_answer(out, ticket, code);
             send_answered(out, version);
+            self.note_told(out);
             out.flags.has(Flags::STALLED)
         });
         if stalled {
             self.relieve();
+        }
+    }
+
+    /// Answers a PUBLISH with an error for want of a lease. Most clients will send it again, and with
+    /// it what they had sent after it: see [`follows_refused`](Self::follows_refused).
+    pub fn refuse_publish(self: &Arc<Self>, ticket: AckTicket, code: ReasonCode) {
+        self.out.lock().receiving().refusal = Some(Refusal { ticket, told_ms: None });
+        self.acknowledge(ticket, code);
+    }
+
+    /// Whether what comes from the client now may have been sent before it heard that an earlier
+    /// publish was refused. Accepted, it would come before that one [MQTT-4.6.0-6].
+    pub fn follows_refused(&self) -> bool {
+        let mut out = self.out.lock();
+        let refusal = &mut out.receiving().refusal;
+        let told_ms = refusal.as_ref().map(|refusal| refusal.told_ms);
+        let follows = match told_ms {
+            None => false,
+            Some(None) => true,
+            Some(Some(told_ms)) => self.context().service.monotonic_ms() < told_ms + REFUSAL_UNHEARD_MS,
+        };
+        if !follows {
+            *refusal = None;
+        }
+        follows
+    }
+
+    fn note_told(&self, out: &mut Outbound) {
+        let Some(receiving) = out.cold.as_mut().and_then(|cold| cold.receiving.as_mut()) else { return };
+        let first = receiving.first;
+        if let Some(Refusal { ticket, told_ms: told_ms @ None }) = &mut receiving.refusal
+            && ticket.0 < first
+        {
+            *told_ms = Some(self.context().service.monotonic_ms());
         }
     }
 

@@ -41,6 +41,7 @@ pub struct PublishOrder {
     unconfirmed: SmallVec<[NodeId; 2]>,
     barrier: LogIndex,
     held: VecDeque<Held>,
+    refused: bool,
     over: bool,
 }
 
@@ -80,6 +81,16 @@ impl PublishOrder {
 
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// A publish was refused with [`Conn::refuse_publish`](super::Conn::refuse_publish).
+    pub fn note_refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// Whether one ever was; if not, the connection need not be asked.
+    pub fn has_refused(&self) -> bool {
+        self.refused
     }
 
     /// The next held publish, to be routed anew; give it back with [`Self::put_back`] when its

@@ -148,6 +148,10 @@ pub trait Service: Send + Sync + 'static {
     fn ended(&self, conn: &Arc<Conn>, why: Ended);
 
     /// The cluster's clock as this node estimates it, milliseconds: what `expires_at_ms` is
-    /// compared with. Unlike the others it may be called with a connection locked.
+    /// compared with. Unlike those before it may be called with a connection locked.
     fn clock_ms(&self) -> u64;
+
+    /// A clock of this node's that never goes back, milliseconds; may be called with a connection
+    /// locked as well.
+    fn monotonic_ms(&self) -> u64;
 }

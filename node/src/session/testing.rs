@@ -219,6 +219,10 @@ impl Service for FakeService {
     fn clock_ms(&self) -> u64 {
         self.clock_ms.load(Ordering::Relaxed)
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.clock_ms()
+    }
 }
 
 /// A socket with a bounded buffer that nobody empties unless asked.

@@ -46,6 +46,22 @@ async fn what_waited_for_a_forward_goes_on_with_the_lease() {
     assert!(matches!(&bench.waiting(A)[..], [Command::Publish { message, .. }] if &*message.topic == "u"));
 }
 
+/// A's client has three publishes on their way when A's lease lapses for too long. The first is refused,
+/// the others are read when the lease is back. A client that sends all three again, as most do, would
+/// find them before the first. Fails if `Broker::refuses` asks for the lease alone.
+#[tokio::test]
+async fn nothing_overtakes_what_was_refused() {
+    let mut bench = Bench::start(1).await;
+    let mut publisher = bench.client(A, "publisher", 0).await;
+    bench.node(A).lease.lapse();
+    publisher.publish("t", "first", Q1);
+    bench.node(A).lease.grant();
+    publisher.retain("t", "second", Q1);
+    publisher.publish("t", "third", Q1);
+    assert_eq!(publisher.wait(3).await, ["PUBACK 1 80", "PUBACK 2 80", "PUBACK 3 80"]);
+    assert!(bench.waiting(A).is_empty());
+}
+
 /// B's subscription is applied everywhere, but B learns of it only when its lease has lapsed, as
 /// after a pause: it may have been declared down meanwhile, its route gone, and a SUBACK would
 /// promise what no node keeps. With the lease regained the SUBACK leaves; with the life over it

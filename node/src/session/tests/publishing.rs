@@ -37,6 +37,32 @@ fn acknowledgements_leave_in_order_whatever_the_order_of_their_completion() {
 }
 
 #[test]
+fn what_follows_a_refusal_is_known_until_the_client_can_have_heard_of_it() {
+    let mut h = Harness::connected(Version::V5, Limits::default(), false);
+    h.service.hold_acks.store(true, Ordering::Relaxed);
+    h.service.clock_ms.store(5_000, Ordering::Relaxed);
+    for packet_id in 1..=3 {
+        publish(&mut h, QoS::AtLeastOnce, packet_id);
+    }
+    assert!(!h.conn.follows_refused());
+    let (conn, second) = h.service.tickets.lock()[1].clone();
+    conn.refuse_publish(second, ReasonCode::UnspecifiedError);
+    let service = h.service.clone();
+    let pass = |ms| service.clock_ms.fetch_add(ms, Ordering::Relaxed);
+    // The first is still on its way, so the client hears nothing of the second.
+    pass(60_000);
+    assert!(h.conn.follows_refused());
+    acknowledge(&h, 0, ReasonCode::Success);
+    assert_eq!(h.take(), ["PUBACK 1 00", "PUBACK 2 80"]);
+    pass(999);
+    assert!(h.conn.follows_refused());
+    pass(1);
+    assert!(!h.conn.follows_refused());
+    acknowledge(&h, 2, ReasonCode::Success);
+    assert!(!h.conn.follows_refused());
+}
+
+#[test]
 fn a_qos_2_message_comes_once() {
     for version in [Version::V311, Version::V5] {
         let mut h = Harness::connected(version, Limits::default(), false);
