@@ -16,7 +16,7 @@ use super::share::Door;
 use super::tls::Step;
 use crate::mqtt::ReasonCode;
 use crate::session::Context;
-use crate::workers::Workers;
+use crate::workers::{Share, Workers};
 
 /// Steps of TLS handshakes that may wait where few clients may be half-open: those of clients that have
 /// gone wait too.
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Starts `loops` (at least one) threads, named `mqtt-0` and so on, and half as many for TLS
-    /// handshakes, named `tls-0` and so on: a flood of them leaves cores to those who are in. Nobody is
+    /// handshakes, named `tls-0` and so on: a flood of them leaves the cores to those who are in. Nobody is
     /// served before [`Server::open`].
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Server {
         let door = Arc::new(Door::new(context.limits.accept_rate));
         let loops = loops.max(1);
         let steps_max = (context.limits.handshakes_max as usize).max(STEPS_MIN);
-        let shakers = Arc::new(Workers::start("tls", loops.div_ceil(2), steps_max, Step::take)?);
+        let shakers = Arc::new(Workers::start("tls", loops.div_ceil(2), Share::Idle, steps_max, Step::take)?);
         let mut mailboxes = Vec::new();
         let mut threads = Vec::new();
         for index in 0..loops {

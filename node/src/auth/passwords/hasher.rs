@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::auth::Judge;
-use crate::workers::Workers;
+use crate::workers::{Share, Workers};
 
 /// Log-ins that wait for a thread; it takes seconds to come to the last of them.
 const WAITING_MAX: usize = 512;
@@ -18,7 +18,9 @@ impl Hasher {
     /// The system gives no threads.
     pub fn start() -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        Ok(Self(Workers::start("passwords", threads, WAITING_MAX, |(judge, work): Job| work(judge))?))
+        Ok(Self(Workers::start("passwords", threads, Share::Low, WAITING_MAX, |(judge, work): Job| {
+            work(judge)
+        })?))
     }
 
     /// Does the work soon.
