@@ -21,6 +21,11 @@ pub fn put(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, Stri
     exchange("PUT", address, path, body)
 }
 
+/// Status and body of a POST of JSON.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    exchange("POST", address, path, body)
+}
+
 fn request(method: &str, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     exchange(method, address, path, "")
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+use super::messages::Messages;
 use super::nodes::Nodes;
 use super::settings::Settings;
 
@@ -13,7 +14,7 @@ use super::settings::Settings;
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlError>> + Send + 'a>>;
 
 /// What operators may ask of a node.
-pub trait Control: Settings + Nodes {
+pub trait Control: Settings + Nodes + Messages {
     /// The cluster as this node sees it; also of a node that is of no cluster yet.
     fn status(&self) -> Answer<'_, ClusterStatus>;
 

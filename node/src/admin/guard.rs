@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::control::{ControlError, ErrorKind};
 
-/// What nobody else may look at either: who may log in and what they may do. Paths are those below
-/// `/api/v1`.
-const PRIVATE: [&str; 4] = ["/users", "/rules", "/bans", "/acl"];
+/// What nobody else may look at either: who may log in and what they may do, and what clients have
+/// said. Paths are those below `/api/v1`.
+const PRIVATE: [&str; 5] = ["/users", "/rules", "/bans", "/acl", "/retained"];
 
 /// Host names, besides IP addresses and `localhost`, under which this node answers. A page that
 /// had its own name resolved to this node's address (DNS rebinding) sends that name as `Host`.

@@ -5,6 +5,7 @@ mod control;
 mod guard;
 mod handlers;
 mod log;
+pub mod messages;
 mod metrics;
 pub mod nodes;
 mod reply;

@@ -15,12 +15,14 @@ use tokio::sync::oneshot;
 
 use super::control::Control;
 use super::guard::{Hosts, guard};
-use super::{handlers, log, nodes, reply, settings};
+use super::{handlers, log, messages, nodes, reply, settings};
 
 /// Largest request body, bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Largest body with rules, bytes: thousands of them.
 const MAX_RULES_BYTES: usize = 4 * 1024 * 1024;
+/// Largest body with messages to publish, bytes.
+const MAX_PUBLISH_BYTES: usize = 16 * 1024 * 1024;
 /// How long requests that are under way may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -45,6 +47,9 @@ pub fn router(control: Arc<dyn Control>, hosts: Hosts) -> Router {
         .route("/nodes/{node}/decommission", post(nodes::handlers::decommission))
         .route("/clients", get(handlers::clients))
         .route("/clients/{id}", get(handlers::client).delete(handlers::kick))
+        .route("/retained", get(messages::handlers::list))
+        .route("/retained/{*topic}", get(messages::handlers::show).delete(messages::handlers::remove))
+        .route("/publish", post(messages::handlers::publish).layer(DefaultBodyLimit::max(MAX_PUBLISH_BYTES)))
         .route("/users", get(settings::handlers::users))
         .route("/users/{name}", put(settings::handlers::set_user).delete(settings::handlers::remove_user))
         .route(

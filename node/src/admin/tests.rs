@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::messages::*;
 use super::nodes::*;
 use super::settings::*;
 use super::*;
@@ -80,6 +81,27 @@ impl Nodes for Fake {
     }
     fn decommission(&self, _: String, node: String, request: DecommissionRequest) -> Answer<'_, ()> {
         self.answer(format!("decommission {node} {:?} {}", request.rate_per_s, request.timeout_s), ())
+    }
+}
+
+impl Messages for Fake {
+    fn list_retained(
+        &self,
+        filter: String,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'_, RetainedPage> {
+        self.answer(format!("list {filter} {cursor:?} {limit}"), RetainedPage::default())
+    }
+    fn retained(&self, topic: String) -> Answer<'_, RetainedMessage> {
+        self.answer(format!("retained {topic}"), RetainedMessage::default())
+    }
+    fn remove_retained(&self, by: String, topic: String) -> Answer<'_, ()> {
+        self.answer(format!("remove {topic} by {by}"), ())
+    }
+    fn publish(&self, by: String, messages: Vec<PublishRequest>) -> Answer<'_, PublishedList> {
+        let topics: Vec<&str> = messages.iter().map(|message| &*message.topic).collect();
+        self.answer(format!("publish {topics:?} by {by}"), PublishedList::default())
     }
 }
 
@@ -236,6 +258,23 @@ async fn each_route_asks_the_node() {
         (call("GET", "/api/v1/clients?cursor=a%2Fb&limit=5000"), "clients Some(\"a/b\") 1000"),
         (call("GET", "/api/v1/clients/a%2Fb%20c"), "client a/b c"),
         (call("DELETE", "/api/v1/clients/a%2Fb"), "kick a/b"),
+        (call("GET", "/api/v1/retained"), "list # None 100"),
+        (
+            call("GET", "/api/v1/retained?filter=a%2F%2B&cursor=a%2Fb&limit=5000"),
+            "list a/+ Some(\"a/b\") 1000",
+        ),
+        (call("GET", "/api/v1/retained/a%2Fb%20c"), "retained a/b c"),
+        (call("GET", "/api/v1/retained/a/b"), "retained a/b"),
+        (call("GET", "/api/v1/retained/%2Fa%2F"), "retained /a/"),
+        (call("DELETE", "/api/v1/retained/a%2Fb"), "remove a/b by api from 127.0.0.1:5000"),
+        (
+            call("POST", "/api/v1/publish").json(json!({"topic": "a"})),
+            "publish [\"a\"] by api from 127.0.0.1:5000",
+        ),
+        (
+            call("POST", "/api/v1/publish").json(json!([{"topic": "a", "payload": "x"}, {"topic": "b"}])),
+            "publish [\"a\", \"b\"] by api from 127.0.0.1:5000",
+        ),
     ];
     for (call, asked) in calls {
         let (status, body) = call.send(&fake).await;
@@ -278,6 +317,12 @@ async fn wrong_requests_are_told_so_and_not_passed_on() {
         (call("POST", "/api/v1/nodes/n2/decommission"), 400),
         (call("POST", "/api/v1/nodes/n2/decommission").json(json!({"timeout_s": 86_401})), 400),
         (call("GET", "/api/v1/clients?limit=x"), 400),
+        (call("GET", "/api/v1/retained?limit=x"), 400),
+        (call("GET", "/api/v1/retained?topic=x"), 400),
+        (call("POST", "/api/v1/publish"), 400),
+        (call("POST", "/api/v1/publish").json(json!([])), 400),
+        (call("POST", "/api/v1/publish").json(json!({"topic": "a", "text": "x"})), 400),
+        (call("POST", "/api/v1/publish").json(json!(vec![json!({"topic": "a"}); 1_001])), 400),
         (call("GET", "/api/v1/nothing"), 404),
         (call("GET", "/nothing"), 404),
         (call("GET", "/api/v1/cluster/init"), 405),
@@ -300,6 +345,15 @@ async fn only_this_machine_may_change_things() {
         let (status, _) = call("DELETE", "/api/v1/clients/a").from(peer).send(&fake).await;
         assert_eq!(status, 403);
         assert_eq!(call("GET", "/api/v1/cluster").from(peer).send(&fake).await.0, 200);
+        // What is retained is nobody else's business.
+        for (method, path) in [
+            ("GET", "/api/v1/retained"),
+            ("GET", "/api/v1/retained/a"),
+            ("DELETE", "/api/v1/retained/a"),
+            ("POST", "/api/v1/publish"),
+        ] {
+            assert_eq!(call(method, path).from(peer).send(&fake).await.0, 403, "{method} {path}");
+        }
     }
     let proxied = call("POST", "/api/v1/cluster/leave").header("x-forwarded-for", "192.0.2.1");
     assert_eq!(proxied.send(&fake).await.0, 403);

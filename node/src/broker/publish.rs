@@ -260,7 +260,7 @@ impl Broker {
     }
 
     /// Whether anybody gets a logged message without having it queued in a session.
-    fn has_unqueued_subscribers(&self, message: &Message) -> bool {
+    pub(super) fn has_unqueued_subscribers(&self, message: &Message) -> bool {
         let mut found = PublishMatch::default();
         self.state().match_publish(&message.topic, &message.publisher, message.qos, &mut found);
         found.must_log || !found.nodes.is_empty() || !found.shared.is_empty()

@@ -17,6 +17,7 @@ mod mqtt;
 mod node;
 mod out;
 mod password;
+mod retained;
 mod rules;
 mod serve;
 mod users;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Node(command) => block_on(node::run(command, format)),
         Command::Clients(command) => block_on(clients::run(command, format)),
         Command::Log(command) => block_on(log::run(command, format)),
+        Command::Retained(command) => block_on(retained::run(command, format)),
         Command::Mqtt(command) => block_on(mqtt::run(command, format)),
         Command::Failover(command) => block_on(failover::run(command, format)),
     }

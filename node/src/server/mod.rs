@@ -8,6 +8,7 @@ mod drain;
 mod error;
 mod host;
 mod member;
+mod messages;
 mod metrics;
 mod node;
 mod nodes;

@@ -88,8 +88,8 @@ pub const MOVES_MAX: u8 = 8;
 /// Expired retained messages that one `Tick` removes at most.
 pub const RETAINED_EXPIRED_PER_TICK: usize = 1024;
 
-/// Retained topics that one step of a client's replays looks at: nobody waits longer than that
-/// for the state.
+/// Retained topics that one step of a client's replays, or of a listing, looks at: nobody waits
+/// longer than that for the state.
 pub const REPLAY_VISITS_MAX: usize = 1024;
 
 /// Deliveries waiting in a session's queue below which it is given more retained messages, up to

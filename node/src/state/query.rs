@@ -6,11 +6,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::cow::CowMap;
-use super::limits::{DUE_VISITS_MAX, ONLINE_PROBE_MAX};
+use super::limits::{DUE_VISITS_MAX, ONLINE_PROBE_MAX, REPLAY_VISITS_MAX};
 use super::machine::State;
 use super::nodes::{LifeId, NodeStatus};
 use super::queue::StoredPage;
 use super::replay::Part;
+use super::retained::Walked;
 use super::session::NEVER;
 use super::sessions::Claimed;
 use super::shared::Group;
@@ -382,6 +383,26 @@ impl State {
 
     pub fn retained_get(&self, topic: &str) -> Option<&Arc<Message>> {
         self.retained.get(topic, self.clock_ms)
+    }
+
+    /// Calls `take` with the retained messages of the topics, from `from` on and in their order, that
+    /// the (not shared) filter matches, until it says that it did not take one. Looks at
+    /// [`REPLAY_VISITS_MAX`] topics at most, and returns the one to go on from; `None`: there are no
+    /// more.
+    pub fn list_retained(
+        &self,
+        filter: &str,
+        from: &str,
+        mut take: impl FnMut(&Arc<Message>) -> bool,
+    ) -> Option<Box<str>> {
+        let mut visits = REPLAY_VISITS_MAX;
+        let walked = self
+            .retained
+            .walk(filter, from, &mut visits, |topic| self.retained_get(topic).is_none_or(&mut take));
+        match walked {
+            Walked::End => None,
+            Walked::Stopped(next) | Walked::Paused(next) => Some(next),
+        }
     }
 
     /// What the leader should sweep now: up to `max` clients whose session's end or will was due when

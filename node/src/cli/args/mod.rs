@@ -6,6 +6,7 @@ mod failover;
 mod log;
 mod mqtt;
 mod node;
+mod retained;
 mod value;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use failover::{FailoverCommand, FailoverTestArgs};
 pub use log::LogCommand;
 pub use mqtt::{MqttArgs, MqttCommand, Protocol};
 pub use node::NodeCommand;
+pub use retained::RetainedCommand;
 
 use super::exit::EXIT_HELP;
 use value::duration;
@@ -57,6 +59,9 @@ pub enum Command {
     /// Look at clients, or end their connections.
     #[command(subcommand)]
     Clients(ClientsCommand),
+    /// Look at retained messages, or remove them.
+    #[command(subcommand)]
+    Retained(RetainedCommand),
     /// Say who can log in.
     #[command(subcommand)]
     Users(UsersCommand),
@@ -235,6 +240,10 @@ mod tests {
             "rookery clients ls --limit 0",
             "rookery clients show c",
             "rookery clients kick c",
+            "rookery retained ls",
+            "rookery retained ls --filter plant/# --limit 0 -o json",
+            "rookery retained show plant/1 --raw",
+            "rookery retained rm plant/1 --api a:1",
             "rookery users scram u --password-file f --iterations 15000",
             "rookery users ls",
             "rookery users add u --password-file f",
@@ -274,6 +283,8 @@ mod tests {
             "rookery cluster token --ttl soon",
             "rookery node drain --rate 0",
             "rookery node decommission --yes",
+            "rookery retained show",
+            "rookery retained rm",
             "rookery users scram",
             "rookery users scram u --password secret",
             "rookery users add u secret",

@@ -8,6 +8,7 @@ mod elsewhere;
 mod features;
 mod fencing;
 mod fixtures;
+mod listing;
 mod lives;
 mod model;
 mod ownership;
