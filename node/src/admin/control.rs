@@ -64,6 +64,10 @@ pub trait Control: Settings + Nodes + Messages {
     /// Never waits.
     fn ready(&self) -> Readiness;
 
+    /// Whether this node's first life since the start of the process has begun and its listeners are
+    /// open: it stays started, whatever comes. Never waits.
+    fn started(&self) -> Startup;
+
     /// Clients of the whole cluster in the order of their ids, at most `limit` of them, that come
     /// after `cursor` (the last id of the page before).
     fn clients(&self, cursor: Option<String>, limit: usize) -> Answer<'_, ClientPage>;
@@ -104,10 +108,30 @@ pub struct ClusterStatus {
 impl ClusterStatus {
     /// Whether the cluster works with all its members.
     pub fn is_healthy(&self) -> bool {
-        self.cluster_id.is_some()
-            && self.leader.is_some()
-            && !self.members.is_empty()
-            && self.members.iter().all(|m| m.state == MemberState::Up && m.trouble.is_none())
+        self.wrong().is_empty()
+    }
+
+    /// What keeps it from being healthy, for a person.
+    pub fn wrong(&self) -> Vec<String> {
+        if self.cluster_id.is_none() {
+            return vec![format!("{} is of no cluster yet", self.node)];
+        }
+        let mut wrong = Vec::new();
+        if self.leader.is_none() {
+            wrong.push("no leader is known".to_owned());
+        }
+        if self.members.is_empty() {
+            wrong.push("no members are known".to_owned());
+        }
+        for member in &self.members {
+            if member.state != MemberState::Up {
+                wrong.push(format!("{} is down", member.name));
+            }
+            if let Some(trouble) = &member.trouble {
+                wrong.push(format!("{}: {trouble}", member.name));
+            }
+        }
+        wrong
     }
 }
 
@@ -201,6 +225,28 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not, for a person; empty when ready.
     pub reasons: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Startup {
+    pub started: bool,
+    /// Why not, for a person; empty when started.
+    pub reasons: Vec<String>,
+}
+
+/// The cluster's health as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub healthy: bool,
+    /// Why not, for a person; empty when healthy.
+    pub reasons: Vec<String>,
+}
+
+impl From<&ClusterStatus> for Health {
+    fn from(status: &ClusterStatus) -> Self {
+        let reasons = status.wrong();
+        Self { healthy: reasons.is_empty(), reasons }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::control::{
     Answer, CaStatus, ClientInfo, ClientPage, ClusterStatus, Control, ControlError, ErrorKind, ForgetRequest,
-    JoinRequest, JoinToken, NewLeader, Readiness, RotateRequest, TokenRequest, TransferRequest,
+    Health, JoinRequest, JoinToken, NewLeader, Readiness, RotateRequest, Startup, TokenRequest,
+    TransferRequest,
 };
 use crate::env;
 
@@ -58,10 +59,27 @@ pub(super) async fn livez() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
+/// The status by which a probe counts as passed or not.
+fn probed<T>(passed: bool, answer: T) -> (StatusCode, Json<T>) {
+    (if passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(answer))
+}
+
+pub(super) async fn startupz(State(control): Node) -> (StatusCode, Json<Startup>) {
+    let startup = control.started();
+    probed(startup.started, startup)
+}
+
 pub(super) async fn readyz(State(control): Node) -> (StatusCode, Json<Readiness>) {
     let readiness = control.ready();
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness))
+    probed(readiness.ready, readiness)
+}
+
+/// Waits no longer than [`Control::status`] does.
+pub(super) async fn cluster_healthz(
+    State(control): Node,
+) -> Result<(StatusCode, Json<Health>), ControlError> {
+    let health = Health::from(&control.status().await?);
+    Ok(probed(health.healthy, health))
 }
 
 pub(super) async fn metrics(State(control): Node) -> Response {

@@ -18,6 +18,8 @@ use super::*;
 struct Fake {
     asked: Mutex<Vec<String>>,
     ready: bool,
+    started: bool,
+    cluster: ClusterStatus,
     fails: Option<ErrorKind>,
 }
 
@@ -32,7 +34,7 @@ impl Fake {
     }
 
     fn a_status(&self) -> ClusterStatus {
-        ClusterStatus { node: "n1".to_owned(), ..ClusterStatus::default() }
+        ClusterStatus { node: "n1".to_owned(), ..self.cluster.clone() }
     }
 }
 
@@ -153,6 +155,10 @@ impl Control for Fake {
     fn ready(&self) -> Readiness {
         let reasons = if self.ready { vec![] } else { vec!["no lease".to_owned()] };
         Readiness { ready: self.ready, reasons }
+    }
+    fn started(&self) -> Startup {
+        let reasons = if self.started { vec![] } else { vec!["of no cluster yet".to_owned()] };
+        Startup { started: self.started, reasons }
     }
     fn clients(&self, cursor: Option<String>, limit: usize) -> Answer<'_, ClientPage> {
         self.answer(format!("clients {cursor:?} {limit}"), ClientPage::default())
@@ -401,11 +407,60 @@ async fn probes_need_no_host_and_say_why_not() {
     let fake = Arc::new(Fake::default());
     assert_eq!(probe("/livez").send(&fake).await, (200, json!({"live": true})));
     assert_eq!(probe("/readyz").send(&fake).await, (503, json!({"ready": false, "reasons": ["no lease"]})));
-    let fake = Arc::new(Fake { ready: true, ..Fake::default() });
+    let no_cluster = (503, json!({"started": false, "reasons": ["of no cluster yet"]}));
+    assert_eq!(probe("/startupz").send(&fake).await, no_cluster);
+    let fake = Arc::new(Fake { ready: true, started: true, ..Fake::default() });
+    assert_eq!(probe("/startupz").send(&fake).await, (200, json!({"started": true, "reasons": []})));
     assert_eq!(probe("/readyz").send(&fake).await, (200, json!({"ready": true, "reasons": []})));
     let (status, text) = probe("/metrics").text(&fake).await;
     assert_eq!(status, 200);
     assert!(text.contains("rookery_build_info{version=") && text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn the_health_of_the_cluster_says_what_is_wrong() {
+    let member = |name: &str, state| Member {
+        id: String::new(),
+        name: name.to_owned(),
+        role: Role::Voter,
+        state,
+        draining: false,
+        peer_addr: String::new(),
+        api_addr: String::new(),
+        mqtt_addr: String::new(),
+        ws_addr: String::new(),
+        applied: 0,
+        lag: 0,
+        version: String::new(),
+        leader: false,
+        trouble: None,
+    };
+    let (up, down) = (member("n1", MemberState::Up), member("n2", MemberState::Down));
+    let ailing = Member { trouble: Some("its disk is full".to_owned()), ..member("n3", MemberState::Up) };
+    let none = ClusterStatus::default();
+    let well = ClusterStatus {
+        cluster_id: Some("c".to_owned()),
+        leader: Some("n1".to_owned()),
+        members: vec![up.clone()],
+        ..none.clone()
+    };
+    let table = [
+        (none, vec!["n1 is of no cluster yet"]),
+        (well.clone(), vec![]),
+        (ClusterStatus { members: vec![], ..well.clone() }, vec!["no members are known"]),
+        (ClusterStatus { leader: None, ..well.clone() }, vec!["no leader is known"]),
+        (
+            ClusterStatus { members: vec![up, down, ailing], ..well },
+            vec!["n2 is down", "n3: its disk is full"],
+        ),
+    ];
+    for (cluster, reasons) in table {
+        let fake = Arc::new(Fake { cluster, ..Fake::default() });
+        let healthy = reasons.is_empty();
+        let probe = Call { headers: vec![], peer: "192.0.2.1:1", ..call("GET", "/cluster/healthz") };
+        let status = if healthy { 200 } else { 503 };
+        assert_eq!(probe.send(&fake).await, (status, json!({"healthy": healthy, "reasons": reasons})));
+    }
 }
 
 #[tokio::test]

@@ -8,13 +8,15 @@ use super::member::Member;
 use super::node::{Ended, Node};
 use crate::admin::{
     self, Answer, CaMember, CaState, CaStatus, ClientInfo, ClientPage, ClusterStatus, Control, ControlError,
-    ErrorKind, JoinToken, Member as MemberInfo, MemberState, NewLeader, Readiness, Role,
+    ErrorKind, JoinToken, Member as MemberInfo, MemberState, NewLeader, Readiness, Role, Startup,
 };
 use crate::env;
 use crate::peer;
 use crate::raft::{Change, ChangeError};
 use crate::state::{self, NodeId};
 
+/// What a node says that could not renew its lease, as without a majority.
+const NO_LEASE: &str = "no lease: it may acknowledge nothing";
 /// How long `init` and `join` wait for this node to serve clients.
 const SERVING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -81,6 +83,10 @@ impl Node {
         for shown in &mut answer.members {
             let id = u64::from_str_radix(&shown.id, 16).unwrap_or_default();
             shown.trouble = troubles.remove(&id);
+            // A leader that hears nobody any more still takes itself for one, and the others for up.
+            if id == self.id() && !member.lease.is_valid() {
+                shown.trouble.get_or_insert_with(|| NO_LEASE.to_owned());
+            }
         }
         answer
     }
@@ -309,7 +315,7 @@ impl Control for Arc<Node> {
                     reasons.push("finding out for how long the cluster was down");
                 }
                 if !member.lease.is_valid() {
-                    reasons.push("no lease: it may acknowledge nothing");
+                    reasons.push(NO_LEASE);
                 }
                 if !self.is_listening() {
                     reasons.push("not listening yet");
@@ -323,6 +329,24 @@ impl Control for Arc<Node> {
             reasons.push("stopping");
         }
         Readiness { ready: reasons.is_empty(), reasons: reasons.into_iter().map(str::to_owned).collect() }
+    }
+
+    fn started(&self) -> Startup {
+        let mut reasons = Vec::new();
+        if !self.has_started() {
+            match self.member() {
+                None if self.cluster_id().is_none() => reasons.push("of no cluster yet"),
+                None => reasons.push("opening what it has on disk"),
+                Some(member) if member.broker.is_alive() => reasons.push("not listening yet"),
+                Some(member) => {
+                    reasons.push("its start has not been applied yet");
+                    if member.raft.leader().is_none() {
+                        reasons.push("no leader is known");
+                    }
+                }
+            }
+        }
+        Startup { started: reasons.is_empty(), reasons: reasons.into_iter().map(str::to_owned).collect() }
     }
 
     fn clients(&self, cursor: Option<String>, limit: usize) -> Answer<'_, ClientPage> {

@@ -187,6 +187,11 @@ impl Node {
         &self.overload
     }
 
+    /// Clients were let in once.
+    pub fn has_started(&self) -> bool {
+        self.mqtt.get().is_some()
+    }
+
     pub fn is_listening(&self) -> bool {
         *self.listening.borrow()
     }
